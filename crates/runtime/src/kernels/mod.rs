@@ -1,0 +1,1 @@
+//! Tabular kernels: tree ensembles, linear models, support vector machines.

@@ -1,0 +1,15 @@
+//! Runs checked packages: `load(&Package) -> Loaded`, then `Loaded::run(inputs) -> outputs`.
+//!
+//! Everything here is synchronous and knows nothing of HTTP, queues or the registry. Each engine
+//! is one module behind the trait [`Engine`]:
+//! - [`native`] is always there: `rten` for neural networks, our own kernels for `ai.onnx.ml`;
+//! - [`onnxruntime`] is a shared library found on the machine.
+
+mod engine;
+mod error;
+pub mod kernels;
+pub mod native;
+pub mod onnxruntime;
+
+pub use engine::{Engine, Engines, LoadOptions, Loaded, Measured, Session, Supported};
+pub use error::Error;

@@ -1,0 +1,3 @@
+//! Tiny models and helpers for the tests of every room.
+
+pub mod onnx;
