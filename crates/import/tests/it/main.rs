@@ -1,0 +1,3 @@
+//! Tests of the import room through its public door.
+
+mod shared_models;
