@@ -33,8 +33,8 @@ pub struct Observation {
     pub batch_size: usize,
     /// How it ended.
     pub outcome: Outcome,
-    /// The inputs, in the signature's order.
-    pub inputs: Arc<[Tensor]>,
+    /// The inputs, in the signature's order; `None` for optional ones that were left out.
+    pub inputs: Arc<[Option<Tensor>]>,
     /// The outputs, in the signature's order; empty if it failed.
     pub outputs: Arc<[Tensor]>,
 }

@@ -40,6 +40,13 @@ pub struct Manifest {
     pub metadata: BTreeMap<String, String>,
 }
 
+impl Manifest {
+    /// A manifest of what every model has; the rest is empty.
+    pub fn new(format: Format, digest: String, size: u64, signature: Signature) -> Self {
+        Self { format, digest, size, signature, metadata: BTreeMap::new() }
+    }
+}
+
 /// Immutable bytes of one model plus its manifest. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Package {

@@ -114,6 +114,11 @@ pub struct Engines {
 }
 
 impl Engines {
+    /// Just these engines.
+    pub fn new(engines: Vec<Box<dyn Engine>>) -> Self {
+        Self { engines, absent: Vec::new() }
+    }
+
     /// The native engine, and ONNX Runtime if its library can be opened.
     pub fn discover(search: &onnxruntime::Search) -> Self {
         let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(native::Native::default())];
@@ -202,9 +207,9 @@ impl Engines {
 /// up a start.
 const WARM_UP: Duration = Duration::from_millis(50);
 
-/// Runs a row of zeros until the time is used up (at least twice) and returns the fastest run.
+/// Runs a made-up row until the time is used up (at least twice) and returns the fastest run.
 ///
-/// A model may refuse zeros (an index of 0 can be out of range); that is reported, not fatal.
+/// A model may refuse what was made up; that is reported, not fatal.
 fn warm_up(signature: &Signature, session: &dyn Session) -> Result<Duration, Error> {
     let inputs = example_inputs(signature, 1);
     let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Some).collect();
@@ -221,9 +226,9 @@ fn warm_up(signature: &Signature, session: &dyn Session) -> Result<Duration, Err
     Ok(fastest)
 }
 
-/// Inputs of zeros (and empty strings) that fit a signature: `rows` rows where it is batched,
-/// 1 for every other dimension that varies.
-pub(crate) fn example_inputs(signature: &Signature, rows: usize) -> Vec<Tensor> {
+/// Made-up inputs that fit a signature: `rows` rows where it is batched, 1 for every other
+/// dimension that varies. Floats are spread over [0, 1), everything else is zero or empty.
+pub fn example_inputs(signature: &Signature, rows: usize) -> Vec<Tensor> {
     let example = |spec: &model::TensorSpec| {
         let mut shape: Vec<usize> = match &spec.shape {
             Some(dims) => {
@@ -235,14 +240,29 @@ pub(crate) fn example_inputs(signature: &Signature, rows: usize) -> Vec<Tensor> 
             shape[0] = rows;
         }
         let count = model::element_count(&shape).unwrap_or(0);
-        let data = match spec.datatype {
-            DataType::Bytes => Data::Bytes(vec![bytes::Bytes::new(); count]),
-            plain => {
-                let size = plain.size().expect("a plain type");
-                Data::from_bytes(plain, vec![0u8; count * size].into()).expect("whole elements")
-            }
+        // Steps of the golden ratio never repeat and fill the interval evenly.
+        let spread = |i: usize| (i as f64 * 0.618_033_988_75).fract();
+        let data: Data = match spec.datatype {
+            DataType::Fp32 => (0..count).map(|i| spread(i) as f32).collect::<Vec<_>>().into(),
+            DataType::Fp64 => (0..count).map(spread).collect::<Vec<_>>().into(),
+            other => return zeros(other, shape),
         };
         Tensor::new(shape, data).expect("the count was made for the shape")
     };
     signature.inputs.iter().map(example).collect()
+}
+
+/// A tensor of zeros, or of empty strings.
+///
+/// # Panics
+/// If the shape has more elements than memory.
+pub fn zeros(datatype: DataType, shape: Vec<usize>) -> Tensor {
+    let count = model::element_count(&shape).expect("a shape that fits memory");
+    let data = match datatype.size() {
+        None => Data::Bytes(vec![bytes::Bytes::new(); count]),
+        Some(size) => {
+            Data::from_bytes(datatype, vec![0u8; count * size].into()).expect("whole elements")
+        }
+    };
+    Tensor::new(shape, data).expect("the count was made for the shape")
 }

@@ -11,5 +11,7 @@ pub mod kernels;
 pub mod native;
 pub mod onnxruntime;
 
-pub use engine::{Engine, Engines, LoadOptions, Loaded, Measured, Session, Supported};
+pub use engine::{
+    Engine, Engines, LoadOptions, Loaded, Measured, Session, Supported, example_inputs, zeros,
+};
 pub use error::Error;
