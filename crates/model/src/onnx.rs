@@ -1,7 +1,8 @@
 //! The part of the ONNX file format that Modelyard reads, as protobuf messages.
 //!
 //! Field numbers are those of `onnx.proto` (IR version 13). Unknown fields are skipped, as
-//! protobuf asks. Tensor contents are `Bytes`, so decoding from `Bytes` does not copy weights.
+//! protobuf asks. Lists of numbers are written packed only where the format's own schema (proto2)
+//! says so: other readers are strict about it. Tensor contents are `Bytes`, so decoding from `Bytes` does not copy weights.
 
 #![allow(missing_docs)] // Fields are documented by the ONNX IR specification under the same names.
 
@@ -118,9 +119,9 @@ pub struct AttributeProto {
     pub t: Option<Box<TensorProto>>,
     #[prost(message, optional, boxed, tag = "6")]
     pub g: Option<Box<GraphProto>>,
-    #[prost(float, repeated, tag = "7")]
+    #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: Vec<f32>,
-    #[prost(int64, repeated, tag = "8")]
+    #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(bytes = "bytes", repeated, tag = "9")]
     pub strings: Vec<Bytes>,
@@ -160,7 +161,7 @@ pub mod attribute_proto {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorProto {
-    #[prost(int64, repeated, tag = "1")]
+    #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     pub data_type: i32,
@@ -199,7 +200,7 @@ pub struct SparseTensorProto {
     pub values: Option<TensorProto>,
     #[prost(message, optional, tag = "2")]
     pub indices: Option<TensorProto>,
-    #[prost(int64, repeated, tag = "3")]
+    #[prost(int64, repeated, packed = "false", tag = "3")]
     pub dims: Vec<i64>,
 }
 

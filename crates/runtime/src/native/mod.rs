@@ -1,4 +1,17 @@
 //! The engine that is always there.
+//!
+//! Runs an ONNX graph node by node. Nodes of `ai.onnx.ml`, and the standard operators around
+//! them, are our own (`operators`); runs of neural-network nodes go to `rten` as models of their
+//! own (`segment`). What neither can do is refused by name (`refusals`, `plan`).
+
+mod attributes;
+mod graph;
+mod kinds;
+mod operators;
+mod plan;
+mod refusals;
+mod segment;
+mod session;
 
 use model::Package;
 
@@ -17,11 +30,11 @@ impl Engine for Native {
         env!("CARGO_PKG_VERSION").to_owned()
     }
 
-    fn supports(&self, _package: &Package) -> Result<(), Error> {
-        Err(Error::unsupported("not built yet"))
+    fn supports(&self, package: &Package) -> Result<(), Error> {
+        session::check(package)
     }
 
-    fn load(&self, _package: &Package, _options: &LoadOptions) -> Result<Box<dyn Session>, Error> {
-        Err(Error::unsupported("not built yet"))
+    fn load(&self, package: &Package, options: &LoadOptions) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(session::NativeSession::new(package, options)?))
     }
 }

@@ -1,0 +1,73 @@
+//! Reading models for tests.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::onnx::{ModelProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto};
+use model::{DataType, Dimension, Format, Manifest, Package, Program, Signature, TensorSpec};
+use prost::Message;
+
+/// A package of an ONNX model, decoded without `import`: just names, types and shapes.
+pub fn package(bytes: impl Into<Bytes>) -> Package {
+    let bytes = bytes.into();
+    let proto = ModelProto::decode(bytes.clone()).expect("an ONNX model");
+    let graph = proto.graph.as_ref().expect("a graph");
+    let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
+    let inputs = graph.input.iter().filter(|input| !constant(&input.name));
+    let signature = Signature {
+        inputs: inputs.map(spec).collect(),
+        outputs: graph.output.iter().map(spec).collect(),
+        batched: false,
+    };
+    let manifest = Manifest {
+        format: Format::Onnx,
+        digest: String::new(),
+        size: bytes.len() as u64,
+        signature,
+        metadata: BTreeMap::new(),
+    };
+    let program = Program::Onnx(Arc::new(proto));
+    Package { manifest: Arc::new(manifest), program, bytes, path: None }
+}
+
+fn spec(value: &ValueInfoProto) -> TensorSpec {
+    let kind = value.r#type.as_ref().and_then(|t| t.value.as_ref());
+    let Some(type_proto::Value::TensorType(tensor)) = kind else {
+        panic!("\"{}\" is not a tensor", value.name)
+    };
+    let dimension = |dim: &model::onnx::tensor_shape_proto::Dimension| match &dim.value {
+        Some(dimension::Value::DimValue(n)) => Dimension::Fixed(*n as usize),
+        Some(dimension::Value::DimParam(name)) => Dimension::Symbolic(name.as_str().into()),
+        None => Dimension::Any,
+    };
+    TensorSpec {
+        name: value.name.as_str().into(),
+        datatype: DataType::from_onnx(tensor.elem_type).expect("a type of the protocol"),
+        shape: tensor.shape.as_ref().map(|shape| shape.dim.iter().map(dimension).collect()),
+        optional: false,
+        labels: Vec::new(),
+    }
+}
+
+/// A model of `../shared/models`; `None`, loudly, where the folder is absent.
+pub fn shared(name: &str) -> Option<Package> {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/models"));
+    match std::fs::read(folder.join(name)) {
+        Ok(bytes) => Some(package(bytes)),
+        Err(error) => {
+            println!("SKIPPED: shared model {name}: {error}");
+            None
+        }
+    }
+}
+
+/// Whether two numbers agree to 1e-5, relatively or absolutely.
+pub fn close(got: f32, wanted: f32) -> bool {
+    let difference = (got - wanted).abs();
+    got.to_bits() == wanted.to_bits()
+        || got.is_nan() && wanted.is_nan()
+        || difference <= 1e-5
+        || difference <= 1e-5 * wanted.abs()
+}
