@@ -1,9 +1,71 @@
 //! The only room that knows the wire: REST and gRPC, error bodies, OpenAPI, the pages.
+//!
+//! [`serve`] answers every protocol on one listener; the caller owns the port and says when to
+//! stop. A handler decodes, calls [`serving`] and encodes; nothing here knows how a model is run,
+//! found or stored.
+
+mod error;
+mod rest;
+mod server;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use model::{ErrorCode, InstanceSettings};
+use serving::Serving;
+
+pub use error::{TABLE, grpc_code, http_status};
+pub use server::serve;
+
+/// What every protocol answers from. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    /// The models.
+    pub serving: Serving,
+    /// What the repository endpoints change.
+    pub control: Arc<dyn Control>,
+    /// Names and limits.
+    pub options: ApiOptions,
+}
+
+/// Names and limits of a server. Every limit bounds what one client can hold.
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// What the server calls itself in its metadata; stock Triton clients look for `triton`.
+    pub server_name: String,
+    /// The version in the server's metadata.
+    pub server_version: String,
+    /// The largest body, before and after decompression, in bytes.
+    pub max_body_bytes: usize,
+    /// The largest request line and headers together, in bytes.
+    pub max_header_bytes: usize,
+    /// The most connections at once; further ones are answered 503 and closed.
+    pub max_connections: usize,
+    /// How long a client may take to send a request's headers. It is also how long a connection
+    /// may be idle between two requests.
+    pub header_timeout: Duration,
+    /// How long a client may take to send a request's body.
+    pub body_timeout: Duration,
+    /// How long running requests may take to finish once the server is told to stop.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self {
+            server_name: "modelyard".into(),
+            server_version: env!("CARGO_PKG_VERSION").into(),
+            max_body_bytes: 64 << 20,
+            max_header_bytes: 64 << 10,
+            max_connections: 8192,
+            header_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
 
 /// What the repository endpoints change: the set of wanted models. The wiring provides it.
 pub trait Control: Send + Sync + 'static {
