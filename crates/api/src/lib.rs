@@ -4,8 +4,10 @@
 //! stop. A handler decodes, calls [`serving`] and encodes; nothing here knows how a model is run,
 //! found or stored.
 
+#[allow(dead_code)]
 mod error;
 mod rest;
+#[allow(dead_code)]
 mod server;
 
 use std::future::Future;
