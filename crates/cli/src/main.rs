@@ -1,2 +1,47 @@
-//! stub
-fn main() {}
+//! The `modelyard` binary: flags, environment and file become a checked configuration, the rooms
+//! are wired together, and each verb is one module.
+//!
+//! ```sh
+//! modelyard serve model.onnx
+//! modelyard inspect model.onnx
+//! modelyard infer model rows.csv
+//! ```
+
+mod bench;
+mod command;
+mod completions;
+mod engines;
+mod failure;
+mod infer;
+mod inspect;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+use command::Verb;
+use failure::Failure;
+
+/// Requests allocate and free small buffers on many threads, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = command::parse();
+    logging::start(&arguments.logging);
+    let result = match arguments.verb {
+        Verb::Serve(args) => serve::run(args),
+        Verb::Inspect(args) => inspect::run(args),
+        Verb::Engines(args) => engines::run(args),
+        Verb::Infer(args) => infer::run(args),
+        Verb::Bench(args) => bench::run(args),
+        Verb::Completions(args) => completions::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.exit_code()
+        }
+    }
+}

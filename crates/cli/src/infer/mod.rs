@@ -1,0 +1,12 @@
+//! `modelyard infer`.
+
+use crate::Failure;
+
+/// Flags of `infer`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs it.
+pub fn run(_args: Args) -> Result<(), Failure> {
+    Err(Failure::new("not built yet"))
+}
