@@ -38,6 +38,9 @@ pub struct Manifest {
     pub signature: Signature,
     /// What the file says of itself: producer, version, description, custom metadata.
     pub metadata: BTreeMap<String, String>,
+    /// What `import` found worth telling: why requests cannot be stacked, what it rewrote.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Manifest {
@@ -54,7 +57,8 @@ pub struct Package {
     pub manifest: Arc<Manifest>,
     /// The checked program, for engines that run it themselves.
     pub program: Program,
-    /// The main file as it was read, for engines that parse it themselves.
+    /// The main file for engines that parse it themselves: as it was read, or encoded again where
+    /// `import` rewrote the graph (`notes` says so). External data is still outside of it.
     pub bytes: Bytes,
     /// Where the main file was read from, if it was a file. Engines need it only to resolve
     /// external data, which `import` has checked to stay inside this file's folder.
@@ -64,6 +68,8 @@ pub struct Package {
 /// The checked program of a package, by format.
 #[derive(Clone, Debug)]
 pub enum Program {
-    /// An ONNX graph whose external tensors have been read in: every initializer has its bytes.
+    /// An ONNX graph whose external tensors have been read in (every initializer has its bytes),
+    /// whose nodes are in topological order, whose local functions are inlined, and where the
+    /// default domain is always spelled `""`.
     Onnx(Arc<onnx::ModelProto>),
 }

@@ -23,6 +23,7 @@ use prost::Message;
 
 /// An attribute of a node.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // A handful exist at a time, and tests read better unboxed.
 pub enum Attribute {
     /// A number.
     Int(i64),
@@ -38,6 +39,8 @@ pub enum Attribute {
     Strings(Vec<&'static str>),
     /// A tensor.
     Tensor(TensorProto),
+    /// A subgraph; [`Model::into_graph`] makes one.
+    Graph(GraphProto),
 }
 
 impl Attribute {
@@ -71,6 +74,10 @@ impl Attribute {
             Self::Tensor(tensor) => {
                 proto.t = Some(Box::new(tensor.clone()));
                 AttributeType::Tensor
+            }
+            Self::Graph(graph) => {
+                proto.g = Some(Box::new(graph.clone()));
+                AttributeType::Graph
             }
         };
         proto.r#type = kind as i32;
@@ -182,8 +189,14 @@ impl Model {
             input: inputs.iter().map(|s| (*s).to_owned()).collect(),
             output: outputs.iter().map(|s| (*s).to_owned()).collect(),
             attribute: attributes.iter().map(|(name, value)| value.encode(name)).collect(),
+            ..Default::default()
         });
         self
+    }
+
+    /// The graph alone, to be an attribute of a node.
+    pub fn into_graph(self) -> GraphProto {
+        self.proto.graph.expect("made with one")
     }
 
     /// The file's bytes.

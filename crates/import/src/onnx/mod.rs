@@ -39,6 +39,7 @@ pub fn package(bytes: Bytes, file: Option<&Path>) -> Result<Package, Error> {
         size: bytes.len() as u64,
         signature,
         metadata: metadata(&model),
+        notes: Vec::new(),
     };
     Ok(Package {
         manifest: Arc::new(manifest),
