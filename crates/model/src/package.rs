@@ -46,7 +46,7 @@ pub struct Manifest {
 impl Manifest {
     /// A manifest of what every model has; the rest is empty.
     pub fn new(format: Format, digest: String, size: u64, signature: Signature) -> Self {
-        Self { format, digest, size, signature, metadata: BTreeMap::new() }
+        Self { format, digest, size, signature, metadata: BTreeMap::new(), notes: Vec::new() }
     }
 }
 

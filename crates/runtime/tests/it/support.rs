@@ -27,6 +27,7 @@ pub fn package(bytes: impl Into<Bytes>) -> Package {
         size: bytes.len() as u64,
         signature,
         metadata: BTreeMap::new(),
+        notes: Vec::new(),
     };
     let program = Program::Onnx(Arc::new(proto));
     Package { manifest: Arc::new(manifest), program, bytes, path: None }
