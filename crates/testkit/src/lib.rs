@@ -1,3 +1,4 @@
 //! Tiny models and helpers for the tests of every room.
 
 pub mod onnx;
+pub mod python;

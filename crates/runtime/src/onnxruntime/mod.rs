@@ -1,31 +1,55 @@
 //! ONNX Runtime, opened from a shared library that is found when the program starts.
+//!
+//! A process holds at most one ONNX Runtime: whoever discovers it again gets the one that is open.
 
-use std::path::PathBuf;
+mod library;
+mod message;
+mod program;
+mod providers;
+mod search;
+mod session;
+mod value;
+
+use std::fmt;
+use std::path::Path;
 
 use model::Package;
 
 use crate::{Engine, Error, LoadOptions, Session};
+use library::Library;
+pub use search::{Search, Surroundings};
 
 /// The name that users pin the engine by.
 pub const NAME: &str = "onnxruntime";
 
-/// Where to look for the library.
-#[derive(Clone, Debug, Default)]
-pub struct Search {
-    /// The one place to look, if the user named one.
-    pub explicit: Option<PathBuf>,
-    /// Further files or folders to look in, in order.
-    pub candidates: Vec<PathBuf>,
-}
-
 /// ONNX Runtime.
-#[derive(Debug)]
-pub struct OnnxRuntime {}
+pub struct OnnxRuntime {
+    library: &'static Library,
+}
 
 impl OnnxRuntime {
     /// Opens the first library that works.
-    pub fn discover(_search: &Search) -> Result<Self, Error> {
-        Err(Error::precondition("not built yet"))
+    ///
+    /// The error says where was looked, what was wrong with what was found, and what to do.
+    pub fn discover(search: &Search) -> Result<Self, Error> {
+        library::open(search).map(|library| Self { library })
+    }
+
+    /// The library's file.
+    pub fn path(&self) -> &Path {
+        &self.library.path
+    }
+
+    /// The execution providers that this build of the library has, as [`LoadOptions::providers`]
+    /// names them, the most specialised first.
+    pub fn providers(&self) -> Vec<String> {
+        self.library.providers.iter().map(|name| providers::short(name)).collect()
+    }
+}
+
+impl fmt::Debug for OnnxRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnnxRuntime").field(&self.version()).finish()
     }
 }
 
@@ -35,14 +59,18 @@ impl Engine for OnnxRuntime {
     }
 
     fn version(&self) -> String {
-        String::new()
+        let providers = self.providers().join(", ");
+        format!("{} ({}; providers: {providers})", self.library.version, self.path().display())
     }
 
-    fn supports(&self, _package: &Package) -> Result<(), Error> {
-        Ok(())
+    fn supports(&self, package: &Package) -> Result<(), Error> {
+        // It takes every ONNX model that it is new enough for, and says itself which it is not.
+        match &package.program {
+            model::Program::Onnx(_) => Ok(()),
+        }
     }
 
-    fn load(&self, _package: &Package, _options: &LoadOptions) -> Result<Box<dyn Session>, Error> {
-        Err(Error::unsupported("not built yet"))
+    fn load(&self, package: &Package, options: &LoadOptions) -> Result<Box<dyn Session>, Error> {
+        Ok(Box::new(session::OrtSession::load(self.library, package, options)?))
     }
 }
