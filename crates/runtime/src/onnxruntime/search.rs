@@ -58,6 +58,8 @@ impl Search {
     /// not looked at: starting a server there must not run code that somebody left in it.
     pub fn around(surroundings: &Surroundings) -> Self {
         let mut candidates = Vec::new();
+        // The name that other programs which open ONNX Runtime go by.
+        candidates.extend(surroundings.variable("ORT_DYLIB_PATH"));
         if let Some(folder) = surroundings.executable.as_deref().and_then(Path::parent) {
             candidates.push(folder.to_owned());
             candidates.push(folder.join("../lib"));
@@ -210,12 +212,14 @@ mod tests {
     #[test]
     fn the_nearest_place_comes_first() {
         let search = Search::around(&surroundings(&[
+            ("ORT_DYLIB_PATH", "/opt/mine.so"),
             ("VIRTUAL_ENV", "/home/a/env"),
             ("PATH", "/home/a/.pyenv/shims:/usr/bin:relative:/bin"),
             ("LD_LIBRARY_PATH", "/opt/onnx/lib:"),
             ("HOME", "/home/a"),
         ]));
         let order = [
+            "/opt/mine.so",
             "/opt/modelyard/bin",
             "/home/a/env/lib/python3*/site-packages/onnxruntime/capi",
             "/home/a/.pyenv/versions/*/lib/python3*/site-packages/onnxruntime/capi",
