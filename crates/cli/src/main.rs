@@ -12,10 +12,13 @@ mod command;
 mod completions;
 mod engines;
 mod failure;
+mod http;
 mod infer;
 mod inspect;
 mod logging;
+mod oip;
 mod serve;
+mod units;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,8 @@
+//! Drives the real binary, as a user would.
+#![allow(missing_docs)]
+
+mod binary;
+mod client;
+mod server;
+mod tidy;
+mod verbs;
