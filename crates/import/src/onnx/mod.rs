@@ -1,18 +1,28 @@
 //! ONNX bytes → checked package.
 
+mod classes;
+mod external;
+mod functions;
+mod graph;
 mod signature;
+mod tensors;
+mod versions;
+mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::onnx::ModelProto;
-use model::{ErrorCode, Format, Manifest, Package, Program};
+use model::onnx::{GraphProto, ModelProto};
+use model::{ErrorCode, Format, Manifest, Package, Program, Signature};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, sniff};
+
+pub(crate) use graph::subgraphs;
+pub(crate) use signature::type_name;
 
 /// A refusal of what the file says.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -25,26 +35,38 @@ pub(crate) fn unsupported(message: impl Into<String>) -> Error {
 }
 
 /// Checks a model; `file` is where its bytes were read from, if they were.
+///
+/// The digest is the SHA-256 of the file, so that `sha256sum` agrees. Where there is external
+/// data, each of its files follows, ordered by location: the location's length, the location, the
+/// file's length, the file; lengths as little-endian 64-bit integers.
 pub fn package(bytes: Bytes, file: Option<&Path>) -> Result<Package, Error> {
-    let model = decode(&bytes)?;
-    let graph = model.graph.as_ref().ok_or_else(|| {
-        invalid("the model has no graph; the file is cut off, or is not an ONNX model")
-    })?;
-    let signature = signature::read(graph, model.ir_version)?;
-    let digest = Sha256::digest(&bytes);
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut model = decode(&bytes)?;
+    versions::normalise(&mut model);
+    versions::check(&mut model)?;
+    let mut notes = Vec::new();
+
+    let (zipped, program_bytes) = drop_zip_maps(&mut model, &bytes, &mut notes);
+    functions::inline(&mut model)?;
+    versions::check_domains(&model)?;
+    let mut external = external::External::new(file, bytes.len() as u64);
+    let graph = graph_of(&mut model)?;
+    graph::sort(graph)?;
+    graph::each_tensor(graph, &mut |tensor| external.read_in(tensor))?;
+    graph::check(graph)?;
+
+    let signature = describe(&model, &zipped)?;
     let manifest = Manifest {
         format: Format::Onnx,
-        digest: format!("sha256:{digest}"),
-        size: bytes.len() as u64,
+        digest: digest(&bytes, external.files()),
+        size: external.total(),
         signature,
         metadata: metadata(&model),
-        notes: Vec::new(),
+        notes,
     };
     Ok(Package {
         manifest: Arc::new(manifest),
         program: Program::Onnx(Arc::new(model)),
-        bytes,
+        bytes: program_bytes,
         path: file.map(Path::to_owned),
     })
 }
@@ -54,13 +76,72 @@ fn decode(bytes: &Bytes) -> Result<ModelProto, Error> {
         Some(what) => invalid(format!("not an ONNX model: {what}")),
         None => invalid(format!("not an ONNX model, or a damaged one: {detail}")),
     };
+    wire::check(bytes).map_err(not_a_model)?;
     let model =
         ModelProto::decode(bytes.clone()).map_err(|error| not_a_model(error.to_string()))?;
     // An arbitrary protobuf message decodes too: its fields are skipped as unknown.
-    if model.graph.is_none() && (model.ir_version == 0 || model.opset_import.is_empty()) {
-        return Err(not_a_model("it has neither a graph nor a version".into()));
+    if model.graph.is_none() {
+        return Err(not_a_model("it has no graph".into()));
     }
     Ok(model)
+}
+
+fn graph_of(model: &mut ModelProto) -> Result<&mut GraphProto, Error> {
+    model.graph.as_mut().ok_or_else(|| invalid("the model has no graph"))
+}
+
+/// Removes `ZipMap`s; what engines parse has to be encoded again if there were any.
+fn drop_zip_maps(
+    model: &mut ModelProto,
+    bytes: &Bytes,
+    notes: &mut Vec<String>,
+) -> (HashMap<String, Vec<String>>, Bytes) {
+    let zipped = model.graph.as_mut().map(classes::drop_zip_maps).unwrap_or_default();
+    if zipped.is_empty() {
+        return (zipped, bytes.clone());
+    }
+    let mut names: Vec<_> = zipped.keys().collect();
+    names.sort();
+    for name in names {
+        notes.push(format!(
+            "output \"{name}\" was a list of maps (ZipMap); it is served as a matrix with one \
+             column for each class"
+        ));
+    }
+    let encoded = model.encode_to_vec().into();
+    (zipped, encoded)
+}
+
+/// The signature, with class names.
+fn describe(model: &ModelProto, zipped: &HashMap<String, Vec<String>>) -> Result<Signature, Error> {
+    let graph = model.graph.as_ref().ok_or_else(|| invalid("the model has no graph"))?;
+    let mut signature = signature::read(graph, model.ir_version)?;
+    for output in &mut signature.outputs {
+        let labels = match zipped.get(&*output.name) {
+            Some(labels) => Some(labels.clone()),
+            None => classes::labels_of(graph, &output.name),
+        };
+        let last = output.shape.as_ref().and_then(|dims| dims.last());
+        let fits = |labels: &Vec<String>| match last {
+            Some(model::Dimension::Fixed(extent)) => *extent == labels.len(),
+            _ => true,
+        };
+        output.labels = labels.filter(fits).unwrap_or_default();
+    }
+    Ok(signature)
+}
+
+fn digest(bytes: &Bytes, files: &BTreeMap<String, Bytes>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(bytes);
+    for (location, contents) in files {
+        hash.update((location.len() as u64).to_le_bytes());
+        hash.update(location);
+        hash.update((contents.len() as u64).to_le_bytes());
+        hash.update(contents);
+    }
+    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
 }
 
 /// What the file says of itself. The custom entries come last, so they cannot be hidden.
