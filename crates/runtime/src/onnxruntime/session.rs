@@ -109,9 +109,12 @@ fn configure(library: &Library, options: &LoadOptions) -> ort::Result<SessionBui
         .with_auto_device(AutoDevicePolicy::PreferCPU)?
         .with_log_level(if all { LogLevel::Verbose } else { LogLevel::Error })?
         .with_intra_threads(options.threads.max(1))?
-        // Threads that wait for work by spinning take a processor from the other instances.
+        // Threads that wait for work by spinning take a processor from the other instances: on
+        // two busy processors the same run costs twice the time.
         .with_intra_op_spinning(false)?
-        // Memory patterns are kept for every batch size ever seen, and never given back.
+        // Memory patterns are kept for every batch size ever seen, and never given back. The arena
+        // stays: it goes with the session, and without it batches of 32 cost 5 % more and hold
+        // half as much memory again.
         .with_memory_pattern(false)?
         .with_device_allocated_initializers()?;
     Ok(builder)

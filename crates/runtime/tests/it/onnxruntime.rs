@@ -319,3 +319,40 @@ fn the_shared_models_give_their_documented_answers() {
         assert!(close(*got, wanted), "{got} {wanted}");
     }
 }
+
+/// Resident memory of this process in MiB.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn unloading_gives_the_memory_back_whatever_ran() {
+    let Some(engine) = engine() else { return };
+    // 16 MiB of weights, and rows whose number changes with every run.
+    let width = 2048;
+    let weights = vec![0.5f32; width * width];
+    let model = Model::new()
+        .input("x", DataType::Fp32, &[None, Some(width as i64)])
+        .output("y", DataType::Fp32, &[None, Some(width as i64)])
+        .initializer("w", &[width as i64, width as i64], weights.into())
+        .node("", "MatMul", &["x", "w"], &["y"], &[]);
+    let package = package(model.encode());
+    let cycle = |rows: usize| {
+        let session = load(&engine, &package);
+        for rows in [rows, 1, rows / 2 + 1] {
+            let x = Tensor::new(vec![rows, width], vec![1f32; rows * width]).unwrap();
+            assert_eq!(session.run(&[Some(&x)]).unwrap()[0].shape(), [rows, width]);
+        }
+    };
+    (1..5).for_each(cycle);
+    let before = resident();
+    (1..25).for_each(cycle);
+    let after = resident();
+    // Keeping the weights of each would be 384 MiB.
+    assert!(after < before + 64, "{before} MiB before 24 cycles, {after} MiB after");
+    println!("{before} MiB before, {after} MiB after");
+}
