@@ -10,6 +10,8 @@ mod rest;
 #[allow(dead_code)]
 mod server;
 
+pub mod proto;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,0 +1,39 @@
+//! Compiles the protocol files to Rust, in Rust: a build needs no `protoc`.
+
+use std::path::PathBuf;
+
+use protox::prost::Message;
+
+const FILES: [&str; 5] = [
+    "inference.proto",
+    "model_config.proto",
+    "tensorflow.proto",
+    "tensorflow_error.proto",
+    "tensorflow_serving.proto",
+];
+
+/// Message fields that hold tensors: kept as views of the request's buffer, not copied out of it.
+const BORROWED: [&str; 5] = [
+    ".inference.ModelInferRequest.raw_input_contents",
+    ".inference.ModelInferResponse.raw_output_contents",
+    ".inference.InferTensorContents.bytes_contents",
+    ".inference.ModelRepositoryParameter.parameter_choice.bytes_param",
+    ".tensorflow",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    let descriptors =
+        compiler.include_imports(true).open_files(FILES)?.file_descriptor_set();
+    // For reflection.
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+
+    let mut builder = tonic_prost_build::configure().build_transport(false);
+    for path in BORROWED {
+        builder = builder.bytes(path);
+    }
+    builder.compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,81 @@
+"""Starts the server for tests, and skips what cannot run here, loudly."""
+
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import unittest
+
+
+def needs(*modules):
+    """Skips the test class unless the modules can be imported; says so on standard error."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            skip(f"{module} cannot be imported: {error}")
+
+
+def skip(reason):
+    print(f"SKIPPED: {reason}", file=sys.stderr)
+    raise unittest.SkipTest(reason)
+
+
+class Server:
+    """`modelyard serve` on a free port, for the length of a `with` block.
+
+    `address` is `127.0.0.1:PORT`, read from what the server logs when it is up.
+    """
+
+    def __init__(self, arguments, timeout=60):
+        binary = os.environ.get("MODELYARD_BINARY")
+        if not binary:
+            skip("MODELYARD_BINARY does not name the server's binary")
+        self.command = [binary, "serve", "--port", "0", *map(str, arguments)]
+        self.timeout = timeout
+        self.lines = []
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        found = threading.Event()
+        self.address = None
+
+        def read():
+            for line in self.process.stdout:
+                self.lines.append(line)
+                address = address_in(line)
+                if address and not self.address:
+                    self.address = address
+                    found.set()
+            found.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        if not found.wait(self.timeout) or not self.address:
+            self.process.kill()
+            raise AssertionError("the server did not come up:\n" + "".join(self.lines))
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError("the server did not stop on SIGTERM:\n" + "".join(self.lines))
+
+
+def address_in(line):
+    """The address in a line of the server's log: JSON with an `address`, or any host:port in it."""
+    try:
+        fields = json.loads(line)
+        fields = {**fields, **fields.get("fields", {})}
+        return fields.get("address")
+    except (ValueError, AttributeError, TypeError):
+        match = re.search(r"127\.0\.0\.1:\d+", line)
+        return match and match.group(0)
