@@ -12,20 +12,13 @@ const FILES: [&str; 5] = [
     "tensorflow_serving.proto",
 ];
 
-/// Message fields that hold tensors: kept as views of the request's buffer, not copied out of it.
-const BORROWED: [&str; 5] = [
-    ".inference.ModelInferRequest.raw_input_contents",
-    ".inference.ModelInferResponse.raw_output_contents",
-    ".inference.InferTensorContents.bytes_contents",
-    ".inference.ModelRepositoryParameter.parameter_choice.bytes_param",
-    ".tensorflow",
-];
+/// The packages whose `bytes` fields are views of the message's buffer, not copied out of it.
+const BORROWED: [&str; 2] = [".inference", ".tensorflow"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
-    let descriptors =
-        compiler.include_imports(true).open_files(FILES)?.file_descriptor_set();
+    let descriptors = compiler.include_imports(true).open_files(FILES)?.file_descriptor_set();
     // For reflection.
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

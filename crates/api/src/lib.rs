@@ -4,10 +4,12 @@
 //! stop. A handler decodes, calls [`serving`] and encodes; nothing here knows how a model is run,
 //! found or stored.
 
-#[allow(dead_code)]
+mod binary;
+mod classify;
 mod error;
+mod extensions;
+mod grpc;
 mod rest;
-#[allow(dead_code)]
 mod server;
 
 pub mod proto;

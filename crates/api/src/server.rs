@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::error::Failure;
-use crate::{Api, ApiOptions, rest};
+use crate::{Api, ApiOptions, grpc, rest};
 
 /// The body of an answer: in memory on the request's path, streamed by the other routers.
 pub(crate) enum Body {
@@ -97,7 +97,7 @@ pub async fn serve(
     let options = api.options.clone();
     let api = Arc::new(api);
     // gRPC and the pages plug in here: each a router made from `&api`.
-    let (grpc, pages) = (axum::Router::new(), axum::Router::new());
+    let (grpc, pages) = (grpc::routes(&api), axum::Router::new());
     let shared = Arc::new(Shared { grpc, pages: pages.fallback(no_page), api });
     let builder = Arc::new(connection_builder(&options));
     let places = Arc::new(Semaphore::new(options.max_connections));

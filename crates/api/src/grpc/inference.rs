@@ -1,0 +1,475 @@
+//! `inference.GRPCInferenceService`: the Open Inference Protocol and Triton's extensions.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::ErrorCode;
+use serving::{Error, Reply, State};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status::status;
+use super::{config, deadline, statistics, tensor, trailing};
+use crate::proto::inference as pb;
+use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use crate::proto::inference::infer_parameter::ParameterChoice;
+use crate::proto::inference::model_infer_response::InferOutputTensor;
+use crate::{Api, Load, binary, classify};
+
+/// The most requests of one stream that are worked on side by side.
+const STREAM_WIDTH: usize = 64;
+
+pub(super) struct Inference {
+    api: Arc<Api>,
+}
+
+impl Inference {
+    pub(super) fn new(api: Arc<Api>) -> Self {
+        Self { api }
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Inference {
+    async fn server_live(
+        &self,
+        _: Request<pb::ServerLiveRequest>,
+    ) -> Result<Response<pb::ServerLiveResponse>, Status> {
+        Ok(Response::new(pb::ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(
+        &self,
+        _: Request<pb::ServerReadyRequest>,
+    ) -> Result<Response<pb::ServerReadyResponse>, Status> {
+        Ok(Response::new(pb::ServerReadyResponse { ready: self.api.serving.ready() }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<pb::ServerMetadataRequest>,
+    ) -> Result<Response<pb::ServerMetadataResponse>, Status> {
+        Ok(Response::new(pb::ServerMetadataResponse {
+            name: self.api.options.server_name.clone(),
+            version: self.api.options.server_version.clone(),
+            extensions: crate::extensions::EXTENSIONS.map(Into::into).to_vec(),
+        }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<pb::ModelReadyRequest>,
+    ) -> Result<Response<pb::ModelReadyResponse>, Status> {
+        let of = request.into_inner();
+        let ready = match self.api.serving.model(&of.name, version(&of.version)) {
+            Ok(_) => true,
+            Err(error) if error.code() == ErrorCode::Unavailable => false,
+            Err(error) => return Err(status(&error)),
+        };
+        Ok(Response::new(pb::ModelReadyResponse { ready }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<pb::ModelMetadataRequest>,
+    ) -> Result<Response<pb::ModelMetadataResponse>, Status> {
+        let of = request.into_inner();
+        let info = self.api.serving.model(&of.name, version(&of.version)).map_err(of_error)?;
+        let all = self.api.serving.status().into_iter();
+        let ready = all.filter(|s| s.name == info.name && s.state == State::Ready);
+        let versions = ready.map(|s| s.version.to_string()).collect();
+        Ok(Response::new(config::metadata(&info, versions)))
+    }
+
+    async fn model_infer(
+        &self,
+        request: Request<pb::ModelInferRequest>,
+    ) -> Result<Response<pb::ModelInferResponse>, Status> {
+        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let (answer, trailing) =
+            infer(&self.api, request.into_inner(), deadline).await.map_err(of_error)?;
+        let mut response = Response::new(answer);
+        response.extensions_mut().insert(trailing);
+        Ok(response)
+    }
+
+    type ModelStreamInferStream =
+        Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<pb::ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let (sender, receiver) = mpsc::channel(STREAM_WIDTH);
+        tokio::spawn(stream(Arc::clone(&self.api), request.into_inner(), deadline, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<pb::ModelConfigRequest>,
+    ) -> Result<Response<pb::ModelConfigResponse>, Status> {
+        let of = request.into_inner();
+        let info = self.api.serving.model(&of.name, version(&of.version)).map_err(of_error)?;
+        Ok(Response::new(pb::ModelConfigResponse { config: Some(config::config(&info)) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<pb::ModelStatisticsRequest>,
+    ) -> Result<Response<pb::ModelStatisticsResponse>, Status> {
+        let of = request.into_inner();
+        let name = (!of.name.is_empty()).then_some(&*of.name);
+        if let Some(name) = name {
+            self.api.serving.model(name, version(&of.version)).map_err(of_error)?;
+        }
+        let all = self.api.serving.statistics(name, version(&of.version));
+        let model_stats = all.iter().map(statistics::statistics).collect();
+        Ok(Response::new(pb::ModelStatisticsResponse { model_stats }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<pb::RepositoryIndexRequest>,
+    ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
+        let of = request.into_inner();
+        only_repository(&of.repository_name)?;
+        let mut models: Vec<_> = self.api.serving.status().into_iter().map(index_entry).collect();
+        for (name, version) in self.api.control.available() {
+            if !models.iter().any(|m| m.name == name && m.version == version) {
+                let state = "UNAVAILABLE".into();
+                let reason = "unloaded".into();
+                models.push(pb::repository_index_response::ModelIndex {
+                    name,
+                    version,
+                    state,
+                    reason,
+                });
+            }
+        }
+        if of.ready {
+            models.retain(|m| m.state == "READY");
+        }
+        Ok(Response::new(pb::RepositoryIndexResponse { models }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<pb::RepositoryModelLoadRequest>,
+    ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
+        let of = request.into_inner();
+        only_repository(&of.repository_name)?;
+        let overrides = load_parameters(of.parameters).map_err(of_error)?;
+        self.api.control.load(&of.model_name, overrides).await.map_err(of_control)?;
+        Ok(Response::new(pb::RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<pb::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<pb::RepositoryModelUnloadResponse>, Status> {
+        let of = request.into_inner();
+        only_repository(&of.repository_name)?;
+        if let Some(other) = of.parameters.keys().find(|name| *name != "unload_dependents") {
+            let message = format!("parameter \"{other}\" is not known; unload takes none");
+            return Err(of_error(Error::new(ErrorCode::InvalidArgument, message)));
+        }
+        self.api.control.unload(&of.model_name).await.map_err(of_control)?;
+        Ok(Response::new(pb::RepositoryModelUnloadResponse {}))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<pb::SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryStatusResponse>, Status> {
+        Err(no_shared_memory())
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<pb::SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryRegisterResponse>, Status> {
+        Err(no_shared_memory())
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<pb::SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryUnregisterResponse>, Status> {
+        Err(no_shared_memory())
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<pb::CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryStatusResponse>, Status> {
+        Err(no_shared_memory())
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<pb::CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryRegisterResponse>, Status> {
+        Err(no_shared_memory())
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<pb::CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryUnregisterResponse>, Status> {
+        Err(no_shared_memory())
+    }
+
+    async fn trace_setting(
+        &self,
+        _: Request<pb::TraceSettingRequest>,
+    ) -> Result<Response<pb::TraceSettingResponse>, Status> {
+        Err(Status::unimplemented("tracing cannot be set through the protocol"))
+    }
+
+    async fn log_settings(
+        &self,
+        _: Request<pb::LogSettingsRequest>,
+    ) -> Result<Response<pb::LogSettingsResponse>, Status> {
+        Err(Status::unimplemented("logging cannot be set through the protocol"))
+    }
+}
+
+/// Decodes a request, has it answered and encodes the answer.
+async fn infer(
+    api: &Api,
+    message: pb::ModelInferRequest,
+    deadline: Option<Instant>,
+) -> Result<(pb::ModelInferResponse, super::Trailing), Error> {
+    let parameters = Parameters::read(&message.parameters)?;
+    let classes = classes(&message.outputs)?;
+    let request = serving::Request {
+        model: message.model_name,
+        version: Some(message.model_version).filter(|version| !version.is_empty()),
+        id: Some(message.id).filter(|id| !id.is_empty()),
+        inputs: tensor::inputs(message.inputs, message.raw_input_contents)?,
+        outputs: message.outputs.into_iter().map(|output| output.name).collect(),
+        priority: parameters.priority,
+        deadline: deadline::earlier(deadline, parameters.deadline),
+    };
+    let reply = api.serving.infer(request).await?;
+    let trailing = trailing(&reply);
+    Ok((encode(reply, &classes)?, trailing))
+}
+
+/// For each output that is wanted as classes, how many.
+fn classes(
+    outputs: &[pb::model_infer_request::InferRequestedOutputTensor],
+) -> Result<HashMap<String, usize>, Error> {
+    let mut classes = HashMap::new();
+    for output in outputs {
+        let what = format!("output \"{}\"", output.name);
+        tensor::no_shared_memory(&what, &output.parameters)?;
+        if let Some(count) = whole(&output.parameters, "classification")?.filter(|n| *n > 0) {
+            classes.insert(output.name.clone(), usize::try_from(count).unwrap_or(usize::MAX));
+        }
+    }
+    Ok(classes)
+}
+
+fn encode(reply: Reply, classes: &HashMap<String, usize>) -> Result<pb::ModelInferResponse, Error> {
+    let signature = &reply.info.signature;
+    let mut outputs = Vec::with_capacity(reply.outputs.len());
+    let mut raw_output_contents = Vec::with_capacity(reply.outputs.len());
+    for (position, tensor) in reply.outputs {
+        let spec = &signature.outputs[position];
+        let tensor = match classes.get(&*spec.name) {
+            Some(count) => classify::classify(spec, signature.batched, &tensor, *count)?,
+            None => tensor,
+        };
+        outputs.push(InferOutputTensor {
+            name: spec.name.to_string(),
+            datatype: tensor.datatype().to_string(),
+            shape: tensor.shape().iter().map(|extent| *extent as i64).collect(),
+            ..Default::default()
+        });
+        raw_output_contents.push(binary::encode(tensor));
+    }
+    Ok(pb::ModelInferResponse {
+        model_name: reply.info.name.to_string(),
+        model_version: reply.info.version.to_string(),
+        id: reply.id.unwrap_or_default(),
+        outputs,
+        raw_output_contents,
+        ..Default::default()
+    })
+}
+
+/// The parameters of a request that mean something here; others are the caller's own affair.
+struct Parameters {
+    priority: u32,
+    deadline: Option<Instant>,
+}
+
+impl Parameters {
+    fn read(parameters: &HashMap<String, pb::InferParameter>) -> Result<Self, Error> {
+        if parameters.is_empty() {
+            return Ok(Self { priority: 0, deadline: None });
+        }
+        let priority = whole(parameters, "priority")?.unwrap_or(0);
+        let timeout = whole(parameters, "timeout")?.filter(|microseconds| *microseconds > 0);
+        let timeout = timeout.map(Duration::from_micros);
+        Ok(Self {
+            priority: u32::try_from(priority).unwrap_or(u32::MAX),
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+        })
+    }
+}
+
+/// A parameter that has to be a whole number, 0 or more.
+fn whole(
+    parameters: &HashMap<String, pb::InferParameter>,
+    name: &str,
+) -> Result<Option<u64>, Error> {
+    let Some(parameter) = parameters.get(name) else { return Ok(None) };
+    match parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(number)) if number >= 0 => Ok(Some(number as u64)),
+        Some(ParameterChoice::Uint64Param(number)) => Ok(Some(number)),
+        _ => {
+            let message = format!("parameter \"{name}\": expected a whole number, 0 or more");
+            Err(Error::new(ErrorCode::InvalidArgument, message))
+        }
+    }
+}
+
+/// Answers the requests of a stream as each is done, until the caller has no more or goes away.
+async fn stream(
+    api: Arc<Api>,
+    mut requests: Streaming<pb::ModelInferRequest>,
+    deadline: Option<Instant>,
+    answers: mpsc::Sender<Result<pb::ModelStreamInferResponse, Status>>,
+) {
+    let mut running = JoinSet::new();
+    loop {
+        let request = tokio::select! {
+            // Dropping the set stops what is still running.
+            () = answers.closed() => return,
+            Some(_) = running.join_next() => continue,
+            request = requests.message(), if running.len() < STREAM_WIDTH => request,
+        };
+        match request {
+            Ok(Some(request)) => {
+                let (api, answers) = (Arc::clone(&api), answers.clone());
+                running.spawn(async move {
+                    // An error means that the caller has gone.
+                    let _ = answers.send(Ok(stream_answer(&api, request, deadline).await)).await;
+                });
+            }
+            Ok(None) => break,
+            Err(status) => {
+                let _ = answers.send(Err(status)).await;
+                return;
+            }
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+/// One answer in a stream. A request that fails does not end the stream: its error is an answer.
+async fn stream_answer(
+    api: &Api,
+    request: pb::ModelInferRequest,
+    deadline: Option<Instant>,
+) -> pb::ModelStreamInferResponse {
+    let (name, id) = (request.model_name.clone(), request.id.clone());
+    match infer(api, request, deadline).await {
+        Ok((mut answer, _)) => {
+            // Every request has one answer; clients that wait for a model's last one look here.
+            let last =
+                pb::InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+            answer.parameters.insert("triton_final_response".into(), last);
+            pb::ModelStreamInferResponse { infer_response: Some(answer), ..Default::default() }
+        }
+        Err(error) => pb::ModelStreamInferResponse {
+            error_message: error.to_string(),
+            infer_response: Some(pb::ModelInferResponse {
+                model_name: name,
+                id,
+                ..Default::default()
+            }),
+        },
+    }
+}
+
+fn load_parameters(
+    parameters: HashMap<String, pb::ModelRepositoryParameter>,
+) -> Result<Load, Error> {
+    use pb::model_repository_parameter::ParameterChoice;
+    let invalid = |message: String| Error::new(ErrorCode::InvalidArgument, message);
+    let mut load = Load::default();
+    for (name, parameter) in parameters {
+        match (&*name, parameter.parameter_choice) {
+            ("config", Some(ParameterChoice::StringParam(text))) => {
+                load.settings = Some(crate::extensions::settings(&text)?);
+            }
+            ("config", _) => {
+                return Err(invalid("parameter \"config\": expected a string of JSON".into()));
+            }
+            (file, Some(ParameterChoice::BytesParam(contents))) if file.starts_with("file:") => {
+                load.files.push((file["file:".len()..].to_string(), contents));
+            }
+            (file, _) if file.starts_with("file:") => {
+                return Err(invalid(format!("parameter \"{file}\": expected bytes")));
+            }
+            _ => {
+                let message = format!(
+                    "parameter \"{name}\" is not known; load takes config and file:VERSION/NAME"
+                );
+                return Err(invalid(message));
+            }
+        }
+    }
+    Ok(load)
+}
+
+fn index_entry(of: serving::Status) -> pb::repository_index_response::ModelIndex {
+    let (state, reason) = match of.state {
+        State::Loading => ("LOADING", None),
+        State::Ready => ("READY", None),
+        State::Unloading => ("UNLOADING", None),
+        State::Unavailable(reason) => ("UNAVAILABLE", Some(reason.unwrap_or("unloaded".into()))),
+    };
+    pb::repository_index_response::ModelIndex {
+        name: of.name.to_string(),
+        version: of.version.to_string(),
+        state: state.into(),
+        reason: reason.unwrap_or_default(),
+    }
+}
+
+/// A version that is named.
+fn version(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn of_error(error: Error) -> Status {
+    status(&error)
+}
+
+fn of_control((code, message): (ErrorCode, String)) -> Status {
+    status(&Error::new(code, message))
+}
+
+/// There is one repository, without a name.
+fn only_repository(name: &str) -> Result<(), Status> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let message = format!("there is no repository \"{name}\"; leave the name empty");
+    Err(of_error(Error::new(ErrorCode::NotFound, message)))
+}
+
+fn no_shared_memory() -> Status {
+    Status::unimplemented("shared memory is not supported; send the tensors themselves")
+}
