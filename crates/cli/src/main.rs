@@ -10,11 +10,13 @@
 mod bench;
 mod command;
 mod completions;
+mod config;
 mod engines;
 mod failure;
 mod http;
 mod infer;
 mod inspect;
+mod library;
 mod logging;
 mod oip;
 mod serve;

@@ -1,22 +1,150 @@
 //! `modelyard serve`: the wiring of import, runtime, serving and api.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::Api;
+use serving::{Options, Serving, State};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::Failure;
+use crate::config::{Config, Raw};
+use crate::engines::Search;
+use crate::library::Library;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   modelyard serve model.onnx
-  modelyard serve --host 0.0.0.0 --port 9000 models/")]
+  modelyard serve models/                             a repository: NAME/VERSION/model.onnx
+  modelyard serve --model fraud=model.onnx --slo p99=50ms
+  modelyard serve --host 0.0.0.0 --allow-remote --port 9000 models/
+
+The server answers once a model is ready: GET /v2/health/ready says when. SIGHUP looks at the
+paths again, SIGTERM finishes what is running and stops.")]
 pub struct Args {
-    /// Model files, folders that hold one model, or repositories laid out NAME/VERSION/model.onnx
-    #[arg(required = true)]
-    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    raw: Raw,
+    #[command(flatten)]
+    search: Search,
+    /// File with the same settings in TOML: flag names without the dashes in front
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// Serves until it is told to stop.
 pub fn run(args: Args) -> Result<(), Failure> {
-    Err(Failure::new(format!("serving {:?} is not built yet", args.paths)))
+    let file = args.config.as_deref().map(Raw::read).transpose()?.unwrap_or_default();
+    let config = args.raw.or(file).check()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config, &args.search))
+}
+
+async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
+    let listener = listen(config.listen).await?;
+    let second = match config.grpc_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let (library, assignments) =
+        Library::new(config.sources, config.defaults, config.model_control);
+    let library = Arc::new(library);
+    library.refresh().map_err(Failure::refused)?;
+    let serving = Serving::start(Options {
+        engines: Arc::new(search.discover()),
+        open: Arc::new(|_, assigned| {
+            import::open(Path::new(&assigned.source)).map_err(|e| e.to_string())
+        }),
+        assignments,
+        observations: None,
+        slo: config.slo,
+        max_queue: config.max_queue,
+    })?;
+    library.followed_by(serving.clone());
+
+    let (stop, stopped) = watch::channel(false);
+    spawn_signals(library.clone(), stop)?;
+    let api = Api { serving: serving.clone(), control: library, options: config.api };
+    for listener in [Some(&listener), second.as_ref()].into_iter().flatten() {
+        tracing::info!(address = %format!("http://{}", listener.local_addr()?), "listening");
+    }
+    let first = api::serve(listener, api.clone(), until(stopped.clone()));
+    let second = async {
+        match second {
+            Some(listener) => api::serve(listener, api, until(stopped.clone())).await,
+            None => Ok(()),
+        }
+    };
+    let served = async { tokio::try_join!(first, second) };
+    tokio::pin!(served);
+    tokio::select! {
+        result = &mut served => { result?; }
+        failure = nothing_loaded(&serving) => return Err(failure),
+    }
+    serving.drain().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let failure = Failure::new(format!("cannot listen on {address}: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::AddrInUse => failure.help("another program has it; try --port 0"),
+            _ => failure,
+        }
+    })
+}
+
+/// Resolves when it is time to stop.
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // The sender lives as long as the process; an error would be as good a reason to stop.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Resolves if not one of the models could be loaded: a server that can answer nothing is a
+/// mistake that its user wants to hear of. Never resolves otherwise.
+async fn nothing_loaded(serving: &Serving) -> Failure {
+    serving.settled().await;
+    let status = serving.status();
+    let mut reasons = status.iter().filter_map(|status| match &status.state {
+        State::Unavailable(Some(reason)) => Some(format!("{}: {reason}", status.name)),
+        _ => None,
+    });
+    match reasons.next() {
+        Some(reason) if status.iter().all(|s| s.info.is_none()) => Failure::refused(reason)
+            .help("`modelyard inspect` shows what the model needs and which engines can run it"),
+        _ => std::future::pending().await,
+    }
+}
+
+/// SIGTERM and SIGINT stop the server, SIGHUP looks at the paths again.
+fn spawn_signals(library: Arc<Library>, stop: watch::Sender<bool>) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => {
+                    let library = library.clone();
+                    // Reads folders, so it stays off the threads that serve.
+                    let refreshed = tokio::task::spawn_blocking(move || library.refresh()).await;
+                    match refreshed {
+                        Ok(Ok(())) => tracing::info!("looked at the paths again"),
+                        Ok(Err(error)) => tracing::error!("kept what is loaded: {error}"),
+                        Err(_) => tracing::error!("kept what is loaded: looking failed"),
+                    }
+                }
+            }
+        }
+        tracing::info!("finishing what is running");
+        stop.send_replace(true);
+    });
+    Ok(())
 }

@@ -122,8 +122,10 @@ impl Loader {
             Err(message) => {
                 tracing::error!(model = name, version = assigned.version, "{message}");
                 self.failed.insert(key.clone(), assigned.clone());
-                // The version that was there before goes on serving.
-                if !self.running.contains_key(&key) {
+                if self.running.contains_key(&key) {
+                    // The version that was there before goes on serving.
+                    self.set_failure(name, &assigned.version, message);
+                } else {
                     let state = State::Unavailable(Some(message));
                     self.set_state(name, &assigned.version, state, None);
                 }
@@ -201,7 +203,14 @@ impl Loader {
         let (name, version): (Arc<str>, Arc<str>) = (name.into(), version.into());
         let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.clone(), version.clone());
-        status.insert(key, Status { name, version, state, info });
+        status.insert(key, Status { name, version, state, info, failure: None });
+    }
+
+    fn set_failure(&self, name: &str, version: &str, reason: String) {
+        let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = status.get_mut(&(name.into(), version.into())) {
+            status.failure = Some(reason);
+        }
     }
 
     fn forget(&self, keep: impl Fn(&str, &str) -> bool) {

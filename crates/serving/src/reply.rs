@@ -86,6 +86,8 @@ pub struct Status {
     pub state: State,
     /// What it is, once it has been loaded.
     pub info: Option<Arc<ModelInfo>>,
+    /// Why the last attempt to load it again failed, while the one before it goes on serving.
+    pub failure: Option<String>,
 }
 
 /// What admitted requests are promised: this share of them within this time.

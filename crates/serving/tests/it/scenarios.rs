@@ -232,7 +232,9 @@ async fn a_reload_that_fails_leaves_the_version_before_it_serving() {
     });
     server.serving.settled().await;
     assert_eq!(server.infer(&[1.0]).await.unwrap(), [2.0]);
-    assert_eq!(server.serving.status()[0].state, State::Ready);
+    let status = &server.serving.status()[0];
+    assert_eq!(status.state, State::Ready);
+    assert_eq!(status.failure.as_deref(), Some("a truncated file is corrupt"));
 }
 
 #[tokio::test]

@@ -1,0 +1,338 @@
+//! The configuration of `serve`: flags over environment over file over defaults, raw → checked.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::ApiOptions;
+use model::InstanceSettings;
+use serving::Slo;
+
+use crate::Failure;
+use crate::library::Source;
+
+/// What can be said by a flag, an environment variable or a line of the file. `None` is silence.
+#[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Raw {
+    /// Model files, folders that hold one model, or repositories laid out NAME/VERSION/model.onnx
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Serve the model at PATH under NAME; may be repeated
+    #[arg(long, value_name = "NAME=PATH")]
+    pub model: Vec<String>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub host: Option<String>,
+    /// Port for REST and gRPC; 0 takes a free one [default: 8080]
+    #[arg(long, value_name = "PORT", help_heading = "Network")]
+    pub port: Option<u16>,
+    /// A second port that answers too, for clients that expect gRPC elsewhere
+    #[arg(long, value_name = "PORT", help_heading = "Network")]
+    pub grpc_port: Option<u16>,
+    /// Listen beyond this machine although nobody has to say who they are
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
+    pub allow_remote: Option<bool>,
+    /// Let callers load and unload models [default: only when listening on this machine alone]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
+    pub model_control: Option<bool>,
+    /// The name that the server gives itself in its metadata [default: modelyard]
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub server_name: Option<String>,
+    /// The largest body of a request, such as 64MiB
+    #[arg(long, value_name = "SIZE", help_heading = "Network")]
+    pub max_body_size: Option<String>,
+    /// The most connections at once [default: 8192]
+    #[arg(long, value_name = "COUNT", help_heading = "Network")]
+    pub max_connections: Option<usize>,
+    /// How long running requests may take after SIGTERM, such as 30s
+    #[arg(long, value_name = "TIME", help_heading = "Network")]
+    pub drain_timeout: Option<String>,
+    /// Engine to run models with, instead of the one that is measured to be faster
+    #[arg(long, value_name = "NAME", help_heading = "Scheduling")]
+    pub engine: Option<String>,
+    /// What admitted requests are promised, such as p99=50ms; others are refused at once
+    #[arg(long, value_name = "QUANTILE=TIME", help_heading = "Scheduling")]
+    pub slo: Option<String>,
+    /// Runs of one model side by side [default: one for each core, at most 8]
+    #[arg(long, value_name = "COUNT", help_heading = "Scheduling")]
+    pub instances: Option<usize>,
+    /// Threads inside one run [default: the cores that the instances leave]
+    #[arg(long, value_name = "COUNT", help_heading = "Scheduling")]
+    pub threads: Option<usize>,
+    /// The most rows that run together; 0 never stacks requests [default: 1024]
+    #[arg(long, value_name = "ROWS", help_heading = "Scheduling")]
+    pub max_batch_size: Option<usize>,
+    /// The most requests that may wait for one model [default: 4096]
+    #[arg(long, value_name = "COUNT", help_heading = "Scheduling")]
+    pub max_queue: Option<usize>,
+    /// ONNX Runtime execution provider, most wanted first; may be repeated
+    #[arg(long, value_name = "NAME", help_heading = "Scheduling")]
+    pub provider: Vec<String>,
+}
+
+/// The checked configuration.
+#[derive(Debug)]
+pub struct Config {
+    pub sources: Vec<Source>,
+    pub listen: SocketAddr,
+    pub grpc_listen: Option<SocketAddr>,
+    pub model_control: bool,
+    pub defaults: InstanceSettings,
+    pub slo: Option<Slo>,
+    pub max_queue: usize,
+    pub api: ApiOptions,
+}
+
+impl Raw {
+    /// Reads a file of the same names, in TOML.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))?;
+        toml::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
+    }
+
+    /// What this says, and where it is silent what the other says.
+    pub fn or(self, other: Self) -> Self {
+        fn first<T>(a: Vec<T>, b: Vec<T>) -> Vec<T> {
+            if a.is_empty() { b } else { a }
+        }
+        // Paths and names are one thing: a path on the command line replaces the file's models.
+        let (paths, model) = if self.paths.is_empty() && self.model.is_empty() {
+            (other.paths, other.model)
+        } else {
+            (self.paths, self.model)
+        };
+        Self {
+            paths,
+            model,
+            host: self.host.or(other.host),
+            port: self.port.or(other.port),
+            grpc_port: self.grpc_port.or(other.grpc_port),
+            allow_remote: self.allow_remote.or(other.allow_remote),
+            model_control: self.model_control.or(other.model_control),
+            server_name: self.server_name.or(other.server_name),
+            max_body_size: self.max_body_size.or(other.max_body_size),
+            max_connections: self.max_connections.or(other.max_connections),
+            drain_timeout: self.drain_timeout.or(other.drain_timeout),
+            engine: self.engine.or(other.engine),
+            slo: self.slo.or(other.slo),
+            instances: self.instances.or(other.instances),
+            threads: self.threads.or(other.threads),
+            max_batch_size: self.max_batch_size.or(other.max_batch_size),
+            max_queue: self.max_queue.or(other.max_queue),
+            provider: first(self.provider, other.provider),
+        }
+    }
+
+    /// Checks every value and fills in the defaults.
+    pub fn check(self) -> Result<Config, Failure> {
+        let mut api = ApiOptions::default();
+        if let Some(name) = self.server_name {
+            api.server_name = name;
+        }
+        if let Some(size) = &self.max_body_size {
+            api.max_body_bytes = flag("max-body-size", size, parse_size)?;
+        }
+        if let Some(count) = self.max_connections {
+            api.max_connections = at_least_one("max-connections", count)?;
+        }
+        if let Some(time) = &self.drain_timeout {
+            api.drain_timeout = flag("drain-timeout", time, parse_time)?;
+        }
+        for (name, value) in [("instances", self.instances), ("threads", self.threads)] {
+            value.map(|value| at_least_one(name, value)).transpose()?;
+        }
+        let listen = listen_address(self.host.as_deref(), self.port.unwrap_or(8080))?;
+        let is_local = listen.ip().is_loopback();
+        if !is_local && !self.allow_remote.unwrap_or(false) {
+            return Err(Failure::usage(format!(
+                "{} can be reached from other machines, and nobody has to say who they are",
+                listen.ip()
+            ))
+            .help("listen on 127.0.0.1, or say that this is meant: --allow-remote"));
+        }
+        Ok(Config {
+            sources: sources(self.paths, &self.model)?,
+            grpc_listen: self.grpc_port.map(|port| SocketAddr::new(listen.ip(), port)),
+            listen,
+            model_control: self.model_control.unwrap_or(is_local),
+            defaults: InstanceSettings {
+                engine: self.engine,
+                instances: self.instances,
+                threads: self.threads,
+                max_batch_size: self.max_batch_size,
+                providers: self.provider,
+            },
+            slo: self.slo.as_deref().map(|slo| flag("slo", slo, parse_slo)).transpose()?,
+            max_queue: self.max_queue.unwrap_or(4096),
+            api,
+        })
+    }
+}
+
+fn flag<T>(
+    name: &str,
+    value: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, Failure> {
+    parse(value)
+        .map_err(|expected| Failure::usage(format!("--{name} \"{value}\": expected {expected}")))
+}
+
+fn at_least_one(name: &str, value: usize) -> Result<usize, Failure> {
+    if value == 0 {
+        return Err(Failure::usage(format!("--{name} 0: expected at least 1")));
+    }
+    Ok(value)
+}
+
+fn listen_address(host: Option<&str>, port: u16) -> Result<SocketAddr, Failure> {
+    let Some(host) = host else {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    };
+    let address = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
+    address.ok_or_else(|| {
+        Failure::usage(format!("--host \"{host}\": expected an address of this machine"))
+    })
+}
+
+fn sources(paths: Vec<PathBuf>, named: &[String]) -> Result<Vec<Source>, Failure> {
+    let mut sources: Vec<Source> =
+        paths.into_iter().map(|path| Source { name: None, path }).collect();
+    for text in named {
+        let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
+            return Err(Failure::usage(format!("--model \"{text}\": expected NAME=PATH")));
+        };
+        import::repository::check_name(name)
+            .map_err(|e| Failure::usage(format!("--model \"{text}\": {e}")))?;
+        sources.push(Source { name: Some(name.to_owned()), path: path.into() });
+    }
+    if sources.is_empty() {
+        return Err(Failure::usage("nothing to serve").help(
+            "name a model file, a folder with one model, or a repository: modelyard serve model.onnx",
+        ));
+    }
+    Ok(sources)
+}
+
+/// A number and the unit behind it, if any.
+fn split_unit(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..end].parse().ok()?;
+    Some((number, text[end..].trim()))
+}
+
+/// `1024`, `64KiB`, `64MiB`, `1GiB`, in bytes.
+fn parse_size(text: &str) -> Result<usize, String> {
+    let size = split_unit(text).and_then(|(number, unit)| {
+        let factor = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 1u64,
+            "kib" | "k" => 1 << 10,
+            "mib" | "m" => 1 << 20,
+            "gib" | "g" => 1 << 30,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            _ => return None,
+        };
+        Some((number * factor as f64) as usize)
+    });
+    size.filter(|size| *size > 0).ok_or_else(|| "a size such as 64MiB".to_owned())
+}
+
+/// `50ms`, `1.5s`, `250us`, `2m`.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let time = split_unit(text).and_then(|(number, unit)| {
+        let seconds = match unit {
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            _ => return None,
+        };
+        Duration::try_from_secs_f64(number * seconds).ok()
+    });
+    time.filter(|time| !time.is_zero()).ok_or_else(|| "a time such as 50ms".to_owned())
+}
+
+/// `p99=50ms`.
+fn parse_slo(text: &str) -> Result<Slo, String> {
+    let expected = || "a promise such as p99=50ms".to_owned();
+    let (quantile, time) = text.split_once('=').ok_or_else(expected)?;
+    let percent: f64 =
+        quantile.strip_prefix('p').and_then(|p| p.parse().ok()).ok_or_else(expected)?;
+    // p999 is read as 99.9, as people write it.
+    let quantile = if percent > 100.0 { percent / 1000.0 } else { percent / 100.0 };
+    let time = parse_time(time).map_err(|_| expected())?;
+    if !(0.0..1.0).contains(&quantile) || quantile == 0.0 {
+        return Err(expected());
+    }
+    Ok(Slo { quantile, time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw() -> Raw {
+        Raw { paths: vec!["m.onnx".into()], ..Raw::default() }
+    }
+
+    #[track_caller]
+    fn check_refused(raw: Raw, expected: &str) {
+        let failure = format!("{:?}", raw.check().unwrap_err());
+        assert!(failure.contains(expected), "{failure}");
+    }
+
+    #[test]
+    fn the_defaults_need_only_a_path() {
+        let config = raw().check().unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+        assert!(config.model_control);
+        assert_eq!(config.api.max_body_bytes, 64 << 20);
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file: Raw = toml::from_str("paths = ['a']\nport = 1\nslo = 'p99=50ms'").unwrap();
+        let both = Raw { port: Some(2), ..raw() }.or(file);
+        assert_eq!((both.port, both.slo.as_deref()), (Some(2), Some("p99=50ms")));
+        assert_eq!(both.paths, [PathBuf::from("m.onnx")]);
+    }
+
+    #[test]
+    fn a_name_that_the_file_may_not_have_is_refused() {
+        assert!(toml::from_str::<Raw>("prot = 1").is_err());
+    }
+
+    #[test]
+    fn other_machines_are_let_in_only_on_purpose() {
+        let open = Raw { host: Some("0.0.0.0".into()), ..raw() };
+        check_refused(open.clone(), "can be reached from other machines");
+        let config = Raw { allow_remote: Some(true), ..open }.check().unwrap();
+        assert!(!config.model_control);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        check_refused(Raw::default(), "nothing to serve");
+        check_refused(Raw { slo: Some("fast".into()), ..raw() }, "a promise such as p99=50ms");
+        check_refused(Raw { max_body_size: Some("0".into()), ..raw() }, "a size such as 64MiB");
+        check_refused(Raw { instances: Some(0), ..raw() }, "expected at least 1");
+        check_refused(Raw { model: vec!["m".into()], ..raw() }, "expected NAME=PATH");
+    }
+
+    #[test]
+    fn times_sizes_and_promises_are_read_as_people_write_them() {
+        assert_eq!(parse_time("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_size("2MiB"), Ok(2 << 20));
+        let slo = parse_slo("p999=250us").unwrap();
+        assert!((slo.quantile - 0.999).abs() < 1e-9);
+        assert_eq!(slo.time, Duration::from_micros(250));
+        for wrong in ["p0=1s", "p100=1s", "p99", "99=1s", "p99=1", "p99=-1s", "pNaN=1s"] {
+            assert!(parse_slo(wrong).is_err(), "{wrong}");
+        }
+    }
+}
