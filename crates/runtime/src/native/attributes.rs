@@ -11,7 +11,6 @@ use crate::Error;
 #[derive(Clone, Copy)]
 pub(super) struct Attributes<'a>(&'a NodeProto);
 
-#[allow(dead_code)] // Until the operators are here.
 impl<'a> Attributes<'a> {
     pub(super) fn of(node: &'a NodeProto) -> Self {
         Self(node)

@@ -19,7 +19,16 @@ use crate::{Engine, Error, LoadOptions, Session};
 
 /// The native engine.
 #[derive(Debug, Default)]
-pub struct Native {}
+pub struct Native {
+    prefer_rten: bool,
+}
+
+impl Native {
+    /// The engine with every node left to `rten` that it takes, to test it by.
+    pub fn preferring_rten() -> Self {
+        Self { prefer_rten: true }
+    }
+}
 
 impl Engine for Native {
     fn name(&self) -> &'static str {
@@ -31,10 +40,10 @@ impl Engine for Native {
     }
 
     fn supports(&self, package: &Package) -> Result<(), Error> {
-        session::check(package)
+        session::check(package, self.prefer_rten)
     }
 
     fn load(&self, package: &Package, options: &LoadOptions) -> Result<Box<dyn Session>, Error> {
-        Ok(Box::new(session::NativeSession::new(package, options)?))
+        Ok(Box::new(session::NativeSession::new(package, options, self.prefer_rten)?))
     }
 }

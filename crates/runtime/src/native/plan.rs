@@ -25,7 +25,7 @@ enum Runner {
 }
 
 /// The steps of a graph, in order; or everything that cannot be run.
-pub(super) fn plan(graph: &Graph<'_>) -> Result<Vec<Step>, Error> {
+pub(super) fn plan(graph: &Graph<'_>, prefer_rten: bool) -> Result<Vec<Step>, Error> {
     let mut runners = Vec::with_capacity(graph.nodes.len());
     let mut refusals = Refusals::default();
     for node in &graph.nodes {
@@ -44,6 +44,7 @@ pub(super) fn plan(graph: &Graph<'_>) -> Result<Vec<Step>, Error> {
         });
         match (own, reason) {
             (Ok(Some(operator)), Some(_)) => runners.push(Runner::Own(operator)),
+            (Ok(Some(_)), None) if prefer_rten => runners.push(Runner::Rten),
             (Ok(Some(operator)), None) => runners.push(Runner::Either(operator)),
             (_, None) => runners.push(Runner::Rten),
             (Ok(None), Some(reason)) => refusals.add(node, reason),

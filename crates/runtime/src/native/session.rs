@@ -12,10 +12,10 @@ use super::segment::Segment;
 use crate::{Error, LoadOptions, Session};
 
 /// Whether the package can be run; the error names what cannot.
-pub(super) fn check(package: &Package) -> Result<(), Error> {
+pub(super) fn check(package: &Package, prefer_rten: bool) -> Result<(), Error> {
     let Program::Onnx(model) = &package.program;
     let graph = Graph::new(model, &package.manifest.signature)?;
-    for step in plan::plan(&graph)? {
+    for step in plan::plan(&graph, prefer_rten)? {
         if let Step::Segment(source) = step {
             source.check(&graph)?;
         }
@@ -49,12 +49,16 @@ enum Work {
 }
 
 impl NativeSession {
-    pub(super) fn new(package: &Package, options: &LoadOptions) -> Result<Self, Error> {
+    pub(super) fn new(
+        package: &Package,
+        options: &LoadOptions,
+        prefer_rten: bool,
+    ) -> Result<Self, Error> {
         let Program::Onnx(model) = &package.program;
         let signature = &package.manifest.signature;
         let graph = Graph::new(model, signature)?;
         let mut steps = Vec::new();
-        for step in plan::plan(&graph)? {
+        for step in plan::plan(&graph, prefer_rten)? {
             steps.push(match step {
                 Step::Own { operator, node } => {
                     let node = &graph.nodes[node];
