@@ -9,6 +9,14 @@ use super::refusals;
 use super::segment::Source;
 use crate::Error;
 
+/// What a plan depends on beside the graph.
+pub(super) struct Options {
+    /// How many threads a run may use.
+    pub(super) threads: usize,
+    /// Leave every node to `rten` that it takes.
+    pub(super) prefer_rten: bool,
+}
+
 /// One step of a run.
 pub(super) enum Step {
     /// A node that we run ourselves.
@@ -25,11 +33,11 @@ enum Runner {
 }
 
 /// The steps of a graph, in order; or everything that cannot be run.
-pub(super) fn plan(graph: &Graph<'_>, prefer_rten: bool) -> Result<Vec<Step>, Error> {
+pub(super) fn plan(graph: &Graph<'_>, options: &Options) -> Result<Vec<Step>, Error> {
     let mut runners = Vec::with_capacity(graph.nodes.len());
     let mut refusals = Refusals::default();
     for node in &graph.nodes {
-        let own = operators::build(graph, node);
+        let own = operators::build(graph, node, options.threads);
         let outputs: Vec<Kind> = node
             .outputs
             .iter()
@@ -44,7 +52,7 @@ pub(super) fn plan(graph: &Graph<'_>, prefer_rten: bool) -> Result<Vec<Step>, Er
         });
         match (own, reason) {
             (Ok(Some(operator)), Some(_)) => runners.push(Runner::Own(operator)),
-            (Ok(Some(_)), None) if prefer_rten => runners.push(Runner::Rten),
+            (Ok(Some(_)), None) if options.prefer_rten => runners.push(Runner::Rten),
             (Ok(Some(operator)), None) => runners.push(Runner::Either(operator)),
             (_, None) => runners.push(Runner::Rten),
             (Ok(None), Some(reason)) => refusals.add(node, reason),

@@ -15,7 +15,8 @@ use crate::{Error, LoadOptions, Session};
 pub(super) fn check(package: &Package, prefer_rten: bool) -> Result<(), Error> {
     let Program::Onnx(model) = &package.program;
     let graph = Graph::new(model, &package.manifest.signature)?;
-    for step in plan::plan(&graph, prefer_rten)? {
+    let plan_options = plan::Options { threads: 1, prefer_rten };
+    for step in plan::plan(&graph, &plan_options)? {
         if let Step::Segment(source) = step {
             source.check(&graph)?;
         }
@@ -57,8 +58,9 @@ impl NativeSession {
         let Program::Onnx(model) = &package.program;
         let signature = &package.manifest.signature;
         let graph = Graph::new(model, signature)?;
+        let plan_options = plan::Options { threads: options.threads.max(1), prefer_rten };
         let mut steps = Vec::new();
-        for step in plan::plan(&graph, prefer_rten)? {
+        for step in plan::plan(&graph, &plan_options)? {
             steps.push(match step {
                 Step::Own { operator, node } => {
                     let node = &graph.nodes[node];

@@ -6,6 +6,7 @@ mod layout;
 mod matrix;
 mod reduce;
 mod shape;
+mod tabular;
 mod unary;
 
 use model::Tensor;
@@ -75,6 +76,8 @@ struct Context<'a> {
     inputs: Vec<Option<Kind>>,
     /// How many outputs the node lists.
     outputs: usize,
+    /// How many threads a run may use.
+    threads: usize,
 }
 
 type Built = Result<Box<dyn Operator>, Error>;
@@ -83,15 +86,18 @@ type Built = Result<Box<dyn Operator>, Error>;
 pub(super) fn build(
     graph: &Graph<'_>,
     node: &Node<'_>,
+    threads: usize,
 ) -> Result<Option<Box<dyn Operator>>, Error> {
     let context = Context {
         attributes: Attributes::of(node.proto),
         opset: node.opset,
         inputs: graph.kinds(&node.inputs),
         outputs: node.proto.output.len(),
+        threads,
     };
     let built = match node.proto.domain.as_str() {
         "" | "ai.onnx" => standard(&node.proto.op_type, &context),
+        "ai.onnx.ml" if tensors_only(&context) => tabular::build(&node.proto.op_type, &context),
         _ => None,
     };
     built.transpose()
