@@ -1,11 +1,17 @@
 //! REST: which path means what, bodies in and out, and the protocols.
 
+mod binary;
+mod body;
+mod json;
 mod v2;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response};
+use model::ErrorCode;
 
 use crate::Api;
 use crate::error::Failure;
@@ -20,5 +26,77 @@ pub(crate) fn understands(path: &str) -> bool {
 
 /// Answers a request whose path is [understood](understands).
 pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>) -> Response<Body> {
-    v2::answer(api, request).await.unwrap_or_else(Failure::into_response)
+    let is_head = request.method() == Method::HEAD;
+    let mut response = v2::answer(api, request).await.unwrap_or_else(Failure::into_response);
+    if is_head {
+        let length = response.body().size_hint().exact().unwrap_or(0);
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+/// A path's segments with their escapes replaced; empty ones do not count.
+fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, Failure> {
+    let decode = |segment| {
+        unescape(segment).ok_or_else(|| {
+            Failure::new(ErrorCode::InvalidArgument, format!("the path {path} is not valid UTF-8"))
+        })
+    };
+    path.split('/').filter(|segment| !segment.is_empty()).map(decode).collect()
+}
+
+/// Replaces `%XX`; `None` if what comes out is not UTF-8.
+fn unescape(segment: &str) -> Option<Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(Cow::Borrowed(segment));
+    }
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = after.get(..2).filter(|_| *first == b'%');
+        let value = escaped
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(value.unwrap_or(*first));
+        rest = if value.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn json_response(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(value.to_string()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// Bodies above this are decoded where they do not hold up the connections beside them: about a
+/// millisecond's worth.
+const LARGE_BODY: usize = 1 << 20;
+
+/// Runs work on a body of `size` bytes; if that will take a while, where other connections of this
+/// thread do not have to wait for it.
+fn off_the_reactor<T>(size: usize, work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let may_block = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
+    if size > LARGE_BODY && Handle::try_current().is_ok_and(may_block) {
+        return tokio::task::block_in_place(work);
+    }
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_apart_and_unescaped() {
+        assert_eq!(segments("/v2/models/a%20b//infer/").unwrap(), ["v2", "models", "a b", "infer"]);
+        assert_eq!(segments("/v2/100%").unwrap(), ["v2", "100%"]);
+        assert_eq!(segments("/v2/a%2Fb").unwrap(), ["v2", "a/b"]);
+        assert!(segments("/v2/%ff").is_err());
+        assert!(understands("/v2") && understands("/v1/models") && !understands("/v22"));
+    }
 }
