@@ -15,6 +15,14 @@ pub(crate) fn classify(
     tensor: &Tensor,
     count: usize,
 ) -> Result<Tensor, Error> {
+    if matches!(tensor.data(), Data::Bool(_) | Data::Bytes(_)) {
+        let message = format!(
+            "output \"{}\": classification needs numbers, the output is {}",
+            spec.name,
+            tensor.datatype()
+        );
+        return Err(Error::new(ErrorCode::InvalidArgument, message));
+    }
     let rows = if batched { tensor.rows().unwrap_or(1) } else { 1 };
     let width = if batched {
         element_count(tensor.shape().get(1..).unwrap_or_default()).unwrap_or(0)
@@ -22,9 +30,10 @@ pub(crate) fn classify(
         tensor.len()
     };
     let count = count.min(width);
+    let all = numbers(tensor);
     let mut classes = Vec::with_capacity(rows * count);
     for row in 0..rows {
-        let values = numbers(spec, tensor, row * width..(row + 1) * width)?;
+        let values = &all[row * width..(row + 1) * width];
         let mut order: Vec<usize> = (0..width).collect();
         let higher = |a: &usize, b: &usize| values[*b].total_cmp(&values[*a]).then(a.cmp(b));
         if count < width {
@@ -51,39 +60,23 @@ pub(crate) fn classify(
         .map_err(|error| Error::new(ErrorCode::Internal, format!("classification: {error}")))
 }
 
-/// Some of a tensor's elements, as numbers.
-fn numbers(
-    spec: &TensorSpec,
-    tensor: &Tensor,
-    range: std::ops::Range<usize>,
-) -> Result<Vec<f64>, Error> {
-    macro_rules! widen {
-        ($buffer:expr, $to:expr) => {
-            $buffer[range].iter().map($to).collect()
-        };
+/// A tensor's elements as numbers; none for strings.
+pub(crate) fn numbers(tensor: &Tensor) -> Vec<f64> {
+    match tensor.data() {
+        Data::Bool(buffer) | Data::Uint8(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Uint16(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Uint32(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Uint64(buffer) => buffer.iter().map(|v| *v as f64).collect(),
+        Data::Int8(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Int16(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Int32(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Int64(buffer) => buffer.iter().map(|v| *v as f64).collect(),
+        Data::Fp16(buffer) => buffer.iter().map(|v| f64::from(v.to_f32())).collect(),
+        Data::Bf16(buffer) => buffer.iter().map(|v| f64::from(v.to_f32())).collect(),
+        Data::Fp32(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Fp64(buffer) => buffer.to_vec(),
+        Data::Bytes(_) => Vec::new(),
     }
-    Ok(match tensor.data() {
-        Data::Uint8(buffer) => widen!(buffer, |v| f64::from(*v)),
-        Data::Uint16(buffer) => widen!(buffer, |v| f64::from(*v)),
-        Data::Uint32(buffer) => widen!(buffer, |v| f64::from(*v)),
-        Data::Uint64(buffer) => widen!(buffer, |v| *v as f64),
-        Data::Int8(buffer) => widen!(buffer, |v| f64::from(*v)),
-        Data::Int16(buffer) => widen!(buffer, |v| f64::from(*v)),
-        Data::Int32(buffer) => widen!(buffer, |v| f64::from(*v)),
-        Data::Int64(buffer) => widen!(buffer, |v| *v as f64),
-        Data::Fp16(buffer) => widen!(buffer, |v| f64::from(v.to_f32())),
-        Data::Bf16(buffer) => widen!(buffer, |v| f64::from(v.to_f32())),
-        Data::Fp32(buffer) => widen!(buffer, |v| f64::from(*v)),
-        Data::Fp64(buffer) => widen!(buffer, |v| *v),
-        Data::Bool(_) | Data::Bytes(_) => {
-            let message = format!(
-                "output \"{}\": classification needs numbers, the output is {}",
-                spec.name,
-                tensor.datatype()
-            );
-            return Err(Error::new(ErrorCode::InvalidArgument, message));
-        }
-    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod binary;
 mod classify;
 mod error;
+mod examples;
 mod extensions;
 mod grpc;
 mod rest;

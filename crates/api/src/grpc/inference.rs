@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::status;
-use super::{config, deadline, statistics, tensor, trailing};
+use super::{config, deadline, of_error, statistics, tensor, trailing};
 use crate::proto::inference as pb;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::infer_parameter::ParameterChoice;
@@ -451,10 +451,6 @@ fn index_entry(of: serving::Status) -> pb::repository_index_response::ModelIndex
 /// A version that is named.
 fn version(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
-}
-
-fn of_error(error: Error) -> Status {
-    status(&error)
 }
 
 fn of_control((code, message): (ErrorCode, String)) -> Status {

@@ -8,13 +8,14 @@ mod inference;
 mod statistics;
 mod status;
 mod tensor;
+mod tensorflow;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::header::HeaderMap;
 use hyper::{Request, Response};
-use serving::Reply;
+use serving::{Error, Reply};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
@@ -22,6 +23,8 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::proto::tensorflow::serving::model_service_server::ModelServiceServer;
+use crate::proto::tensorflow::serving::prediction_service_server::PredictionServiceServer;
 use crate::{Api, proto};
 
 use frame::{Framed, Trailing};
@@ -44,6 +47,10 @@ pub(crate) fn routes(api: &Arc<Api>) -> axum::Router {
     let inference = inference::Inference::new(Arc::clone(api));
     let router = axum::Router::new();
     let router = add(router, configured!(GrpcInferenceServiceServer::new(inference)));
+    let predictions = tensorflow::Predictions::new(Arc::clone(api));
+    let router = add(router, configured!(PredictionServiceServer::new(predictions)));
+    let models = tensorflow::Models::new(Arc::clone(api));
+    let router = add(router, configured!(ModelServiceServer::new(models)));
     let router = add(router, health::server(Arc::clone(api)));
     // The descriptors are part of the binary, and every test that makes a server reads them.
     let router = add_reflection(router).expect("the descriptors are whole");
@@ -74,6 +81,10 @@ fn add_reflection(router: axum::Router) -> Result<axum::Router, tonic_reflection
     };
     let router = add(router, builder().build_v1()?);
     Ok(add(router, builder().build_v1alpha()?))
+}
+
+fn of_error(error: Error) -> Status {
+    status::status(&error)
 }
 
 /// How a reply came about, for the end of the answer: the same names as REST's headers.

@@ -1,0 +1,285 @@
+//! TensorFlow Serving: `PredictionService` and `ModelService`.
+
+mod models;
+mod tensor;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use model::{ErrorCode, TensorSpec};
+use prost::Message;
+use serving::{Error, ModelInfo, Reply};
+use tonic::{Request, Response, Status};
+
+use super::{deadline, of_error, trailing};
+use crate::proto::tensorflow as tf;
+use crate::proto::tensorflow::serving as pb;
+use crate::proto::tensorflow::serving::inference_result::Result as TaskResult;
+use crate::proto::tensorflow::serving::input::Kind as InputKind;
+use crate::proto::tensorflow::serving::model_spec::VersionChoice;
+use crate::proto::tensorflow::serving::prediction_service_server::PredictionService;
+use crate::{Api, examples};
+
+pub(super) use models::Models;
+
+/// The one signature that a model has.
+const SIGNATURE: &str = "serving_default";
+
+const CLASSIFY: &str = "tensorflow/serving/classify";
+const REGRESS: &str = "tensorflow/serving/regress";
+const PREDICT: &str = "tensorflow/serving/predict";
+
+pub(super) struct Predictions {
+    api: Arc<Api>,
+}
+
+impl Predictions {
+    pub(super) fn new(api: Arc<Api>) -> Self {
+        Self { api }
+    }
+}
+
+#[tonic::async_trait]
+impl PredictionService for Predictions {
+    async fn predict(
+        &self,
+        request: Request<pb::PredictRequest>,
+    ) -> Result<Response<pb::PredictResponse>, Status> {
+        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let reply = predict(&self.api, request.into_inner(), deadline).await.map_err(of_error)?;
+        let trailing = trailing(&reply);
+        let model_spec = Some(model_spec(&reply.info));
+        let names = &reply.info.signature.outputs;
+        let named = |(position, tensor): (usize, _)| {
+            (names[position].name.to_string(), tensor::encode(tensor))
+        };
+        let outputs = reply.outputs.into_iter().map(named).collect();
+        let mut response = Response::new(pb::PredictResponse { model_spec, outputs });
+        response.extensions_mut().insert(trailing);
+        Ok(response)
+    }
+
+    async fn classify(
+        &self,
+        request: Request<pb::ClassificationRequest>,
+    ) -> Result<Response<pb::ClassificationResponse>, Status> {
+        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let pb::ClassificationRequest { model_spec: spec, input } = request.into_inner();
+        let (reply, rows) =
+            run_examples(&self.api, spec.as_ref(), input, deadline).await.map_err(of_error)?;
+        let mut response = Response::new(pb::ClassificationResponse {
+            model_spec: Some(model_spec(&reply.info)),
+            result: Some(classifications(&reply, rows).map_err(of_error)?),
+        });
+        response.extensions_mut().insert(trailing(&reply));
+        Ok(response)
+    }
+
+    async fn regress(
+        &self,
+        request: Request<pb::RegressionRequest>,
+    ) -> Result<Response<pb::RegressionResponse>, Status> {
+        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let pb::RegressionRequest { model_spec: spec, input } = request.into_inner();
+        let (reply, rows) =
+            run_examples(&self.api, spec.as_ref(), input, deadline).await.map_err(of_error)?;
+        let mut response = Response::new(pb::RegressionResponse {
+            model_spec: Some(model_spec(&reply.info)),
+            result: Some(regressions(&reply, rows).map_err(of_error)?),
+        });
+        response.extensions_mut().insert(trailing(&reply));
+        Ok(response)
+    }
+
+    async fn multi_inference(
+        &self,
+        request: Request<pb::MultiInferenceRequest>,
+    ) -> Result<Response<pb::MultiInferenceResponse>, Status> {
+        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let pb::MultiInferenceRequest { tasks, input } = request.into_inner();
+        let spec = one_model(&tasks).map_err(of_error)?;
+        // The tasks differ only in how they read the same answer: the model runs once.
+        let (reply, rows) =
+            run_examples(&self.api, Some(spec), input, deadline).await.map_err(of_error)?;
+        let result = |task: &pb::InferenceTask| {
+            let result = match &*task.method_name {
+                CLASSIFY => TaskResult::ClassificationResult(classifications(&reply, rows)?),
+                _ => TaskResult::RegressionResult(regressions(&reply, rows)?),
+            };
+            let model_spec = Some(model_spec(&reply.info));
+            Ok(pb::InferenceResult { model_spec, result: Some(result) })
+        };
+        let results: Result<Vec<_>, Error> = tasks.iter().map(result).collect();
+        let results = results.map_err(of_error)?;
+        let mut response = Response::new(pb::MultiInferenceResponse { results });
+        response.extensions_mut().insert(trailing(&reply));
+        Ok(response)
+    }
+
+    async fn get_model_metadata(
+        &self,
+        request: Request<pb::GetModelMetadataRequest>,
+    ) -> Result<Response<pb::GetModelMetadataResponse>, Status> {
+        let of = request.into_inner();
+        let field = "signature_def";
+        if of.metadata_field.is_empty() {
+            let message = format!("no metadata_field is named; there is {field}");
+            return Err(of_error(invalid(message)));
+        }
+        if let Some(other) = of.metadata_field.iter().find(|name| *name != field) {
+            let message = format!("metadata field \"{other}\" is not supported; there is {field}");
+            return Err(of_error(invalid(message)));
+        }
+        let (name, version) = named(of.model_spec.as_ref()).map_err(of_error)?;
+        let info = self.api.serving.model(&name, version.as_deref()).map_err(of_error)?;
+        let signatures = pb::SignatureDefMap {
+            signature_def: HashMap::from([(SIGNATURE.into(), signature_def(&info))]),
+        };
+        let any = prost_types::Any {
+            type_url: "type.googleapis.com/tensorflow.serving.SignatureDefMap".into(),
+            value: signatures.encode_to_vec(),
+        };
+        Ok(Response::new(pb::GetModelMetadataResponse {
+            model_spec: Some(pb::ModelSpec { signature_name: String::new(), ..model_spec(&info) }),
+            metadata: HashMap::from([(field.into(), any)]),
+        }))
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::InvalidArgument, message)
+}
+
+async fn predict(
+    api: &Api,
+    request: pb::PredictRequest,
+    deadline: Option<Instant>,
+) -> Result<Reply, Error> {
+    let (model, version) = named(request.model_spec.as_ref())?;
+    let limit = api.options.max_body_bytes;
+    let decode = |(name, tensor): (String, _)| {
+        let tensor = tensor::decode(&name, tensor, limit)?;
+        Ok((name, tensor))
+    };
+    let inputs: Result<Vec<_>, Error> = request.inputs.into_iter().map(decode).collect();
+    let request = serving::Request {
+        model,
+        version,
+        inputs: inputs?,
+        outputs: request.output_filter,
+        deadline,
+        ..Default::default()
+    };
+    api.serving.infer(request).await
+}
+
+/// Runs a model on examples; the reply and how many examples there were.
+async fn run_examples(
+    api: &Api,
+    spec: Option<&pb::ModelSpec>,
+    input: Option<pb::Input>,
+    deadline: Option<Instant>,
+) -> Result<(Reply, usize), Error> {
+    let (model, version) = named(spec)?;
+    let (examples, context) = match input.and_then(|input| input.kind) {
+        Some(InputKind::ExampleList(list)) => (list.examples, None),
+        Some(InputKind::ExampleListWithContext(list)) => (list.examples, list.context),
+        None => return Err(invalid("there are no examples; a request has at least one")),
+    };
+    let info = api.serving.model(&model, version.as_deref())?;
+    let limit = api.options.max_body_bytes;
+    let inputs = examples::inputs(&info.signature, &examples, context.as_ref(), limit)?;
+    // The version whose signature was read, so that another cannot get its inputs.
+    let version = Some(info.version.to_string());
+    let request = serving::Request { model, version, inputs, deadline, ..Default::default() };
+    Ok((api.serving.infer(request).await?, examples.len()))
+}
+
+/// The model and version that a request names.
+fn named(spec: Option<&pb::ModelSpec>) -> Result<(String, Option<String>), Error> {
+    let spec = spec.filter(|spec| !spec.name.is_empty());
+    let spec = spec.ok_or_else(|| invalid("model_spec names no model"))?;
+    if !matches!(&*spec.signature_name, "" | SIGNATURE) {
+        let message = format!(
+            "signature \"{}\" is not known; a model has one, \"{SIGNATURE}\"",
+            spec.signature_name
+        );
+        return Err(invalid(message));
+    }
+    let version = spec.version_choice.as_ref().map(|choice| match choice {
+        VersionChoice::Version(number) => number.to_string(),
+        VersionChoice::VersionLabel(label) => label.clone(),
+    });
+    Ok((spec.name.clone(), version))
+}
+
+/// The model and version that answered. A version that is no number is a label.
+fn model_spec(info: &ModelInfo) -> pb::ModelSpec {
+    pb::ModelSpec {
+        name: info.name.to_string(),
+        version_choice: Some(match info.version.parse() {
+            Ok(number) => VersionChoice::Version(number),
+            Err(_) => VersionChoice::VersionLabel(info.version.to_string()),
+        }),
+        signature_name: SIGNATURE.into(),
+    }
+}
+
+/// The one model that every task of a request is about.
+fn one_model(tasks: &[pb::InferenceTask]) -> Result<&pb::ModelSpec, Error> {
+    let mut first: Option<&pb::ModelSpec> = None;
+    for task in tasks {
+        if !matches!(&*task.method_name, CLASSIFY | REGRESS) {
+            let message = format!(
+                "method \"{}\" is not known; there are {CLASSIFY} and {REGRESS}",
+                task.method_name
+            );
+            return Err(Error::new(ErrorCode::Unimplemented, message));
+        }
+        let spec = task.model_spec.as_ref().ok_or_else(|| invalid("a task names no model"))?;
+        named(Some(spec))?;
+        let first = first.get_or_insert(spec);
+        if (&first.name, &first.version_choice) != (&spec.name, &spec.version_choice) {
+            return Err(invalid("all tasks of a request have to name the same model and version"));
+        }
+    }
+    first.ok_or_else(|| invalid("there are no tasks; a request has at least one"))
+}
+
+fn classifications(reply: &Reply, rows: usize) -> Result<pb::ClassificationResult, Error> {
+    let class = |(label, score)| pb::Class { label, score };
+    let row = |classes: Vec<examples::Class>| pb::Classifications {
+        classes: classes.into_iter().map(class).collect(),
+    };
+    let classifications = examples::classifications(reply, rows)?.into_iter().map(row).collect();
+    Ok(pb::ClassificationResult { classifications })
+}
+
+fn regressions(reply: &Reply, rows: usize) -> Result<pb::RegressionResult, Error> {
+    let regressions = examples::regressions(reply, rows)?.into_iter();
+    let regressions = regressions.map(|value| pb::Regression { value }).collect();
+    Ok(pb::RegressionResult { regressions })
+}
+
+fn signature_def(info: &ModelInfo) -> tf::SignatureDef {
+    let tensor = |spec: &TensorSpec| {
+        let dim = |extent: i64| tf::tensor_shape_proto::Dim { size: extent, ..Default::default() };
+        let shape = tf::TensorShapeProto {
+            dim: spec.shape.iter().flatten().map(|d| dim(d.extent())).collect(),
+            unknown_rank: spec.shape.is_none(),
+        };
+        let tensor = tf::TensorInfo {
+            dtype: tensor::dtype(spec.datatype).into(),
+            tensor_shape: Some(shape),
+            // TensorFlow's graphs number a node's outputs; clients only show it.
+            encoding: Some(tf::tensor_info::Encoding::Name(format!("{}:0", spec.name))),
+        };
+        (spec.name.to_string(), tensor)
+    };
+    tf::SignatureDef {
+        inputs: info.signature.inputs.iter().map(tensor).collect(),
+        outputs: info.signature.outputs.iter().map(tensor).collect(),
+        method_name: PREDICT.into(),
+    }
+}
