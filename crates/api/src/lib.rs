@@ -10,6 +10,8 @@ mod error;
 mod examples;
 mod extensions;
 mod grpc;
+mod openapi;
+mod pages;
 mod rest;
 mod server;
 

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::error::Failure;
-use crate::{Api, ApiOptions, grpc, rest};
+use crate::{Api, ApiOptions, grpc, pages, rest};
 
 /// The body of an answer: in memory on the request's path, streamed by the other routers.
 pub(crate) enum Body {
@@ -96,8 +96,7 @@ pub async fn serve(
     listener.local_addr()?;
     let options = api.options.clone();
     let api = Arc::new(api);
-    // gRPC and the pages plug in here: each a router made from `&api`.
-    let (grpc, pages) = (grpc::routes(&api), axum::Router::new());
+    let (grpc, pages) = (grpc::routes(&api), pages::router(&api));
     let shared = Arc::new(Shared { grpc, pages: pages.fallback(no_page), api });
     let builder = Arc::new(connection_builder(&options));
     let places = Arc::new(Semaphore::new(options.max_connections));

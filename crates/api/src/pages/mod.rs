@@ -1,0 +1,134 @@
+//! What the server shows of itself: `/` says what is running, `/docs` tries it out, and
+//! `/openapi.json` describes it for programs. Nothing is loaded from anywhere else.
+
+mod index;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::HeaderMap;
+use hyper::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
+    VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+
+use crate::{Api, openapi};
+
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Scripts and styles come from the server's own files and nowhere else, so text that comes from a
+/// model's file could not run even if it got into a page unescaped.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The files of the pages: path, content type, contents.
+const ASSETS: [(&str, &str, &str); 5] = [
+    ("/docs", HTML, include_str!("assets/docs.html")),
+    ("/assets/docs.js", "text/javascript; charset=utf-8", include_str!("assets/docs.js")),
+    ("/assets/index.js", "text/javascript; charset=utf-8", include_str!("assets/index.js")),
+    ("/assets/style.css", "text/css; charset=utf-8", include_str!("assets/style.css")),
+    ("/favicon.svg", "image/svg+xml", include_str!("assets/favicon.svg")),
+];
+
+/// Routes of the pages.
+pub(crate) fn router(api: &Arc<Api>) -> Router {
+    let mut router = Router::new().route("/", get(index)).route("/openapi.json", get(description));
+    for (path, content_type, contents) in ASSETS {
+        router = router.route(path, get(move || async move { page(content_type, contents) }));
+    }
+    router.with_state(Arc::clone(api))
+}
+
+/// Says what is running: HTML for browsers, JSON for everyone else.
+async fn index(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let models = api.serving.status();
+    let statistics = api.serving.statistics(None, None);
+    let overview = index::Overview::new(&api.options, &models, &statistics);
+    let wants_html = headers
+        .get_all(ACCEPT)
+        .iter()
+        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")));
+    let mut response =
+        if wants_html { page(HTML, overview.html()) } else { page(JSON, pretty(&overview.json())) };
+    response.headers_mut().insert(VARY, ACCEPT.into());
+    response
+}
+
+async fn description(State(api): State<Arc<Api>>) -> Response {
+    let options = &api.options;
+    let models = api.serving.status();
+    let document = openapi::document(&options.server_name, &options.server_version, &models);
+    page(JSON, document.to_string())
+}
+
+fn pretty(json: &serde_json::Value) -> String {
+    format!("{json:#}\n")
+}
+
+fn page(content_type: &'static str, contents: impl IntoResponse) -> Response {
+    let fields: [(HeaderName, &'static str); 6] = [
+        (CONTENT_TYPE, content_type),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        // What is running changes, and the files change with the binary.
+        (CACHE_CONTROL, "no-cache"),
+    ];
+    (fields, contents).into_response()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use model::{Format, InstanceSettings, Manifest, Signature};
+    use serving::{ModelInfo, Status};
+    use std::time::Duration;
+
+    /// A version with this signature, as serving would describe it.
+    pub(crate) fn info(name: &str, version: &str, signature: Signature) -> ModelInfo {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        ModelInfo {
+            name: name.into(),
+            version: version.into(),
+            signature: Arc::new(signature.clone()),
+            manifest: Arc::new(Manifest::new(Format::Onnx, digest, 1000, signature)),
+            engine: "native",
+            settings: InstanceSettings::default(),
+            max_batch_size: 64,
+            load_time: Duration::from_millis(12),
+        }
+    }
+
+    /// The status of a version that is ready.
+    pub(crate) fn status(info: ModelInfo) -> Status {
+        Status {
+            name: Arc::clone(&info.name),
+            version: Arc::clone(&info.version),
+            state: serving::State::Ready,
+            info: Some(Arc::new(info)),
+        }
+    }
+
+    #[test]
+    fn the_pages_load_nothing_from_outside_and_run_nothing_inline() {
+        for (path, content_type, contents) in ASSETS {
+            let outside =
+                contents.matches("http://").count() + contents.matches("https://").count();
+            let namespaces = contents.matches("http://www.w3.org/2000/svg").count();
+            assert_eq!(outside, namespaces, "{path}");
+            if content_type == HTML {
+                assert!(!contents.contains("<style") && !contents.contains(" style="), "{path}");
+                assert!(!contents.contains(" onclick="), "{path}");
+                assert_eq!(
+                    contents.matches("<script").count(),
+                    contents.matches("<script src=").count()
+                );
+            }
+        }
+    }
+}
