@@ -82,6 +82,7 @@ fn usage() -> (Duration, u64) {
     (Duration::from_millis(ticks * 10), fields.get(21).unwrap_or(&0) * 4)
 }
 
+#[allow(clippy::disallowed_methods)] // It is a program: it may read the environment.
 fn main() -> Result<(), String> {
     let options = parse()?;
     let package = import::open(options.model.as_ref()).map_err(|error| error.to_string())?;

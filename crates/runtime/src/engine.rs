@@ -137,12 +137,12 @@ impl Engines {
 
     /// Each engine, and whether it can run the package.
     pub fn supporting(&self, package: &Package) -> Vec<Supported> {
-        let check = |engine: &Box<dyn Engine>| Supported {
+        let check = |engine: &dyn Engine| Supported {
             engine: engine.name(),
             version: engine.version(),
             refusal: engine.supports(package).err(),
         };
-        self.engines.iter().map(check).collect()
+        self.engines.iter().map(|engine| check(engine.as_ref())).collect()
     }
 
     /// Each engine's name and version.
