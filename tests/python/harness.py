@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import unittest
 
 
@@ -55,9 +56,11 @@ class Server:
                     found.set()
             found.set()
 
-        threading.Thread(target=read, daemon=True).start()
+        self.reader = threading.Thread(target=read, daemon=True)
+        self.reader.start()
         if not found.wait(self.timeout) or not self.address:
             self.process.kill()
+            self.process.wait()
             raise AssertionError("the server did not come up:\n" + "".join(self.lines))
         return self
 
@@ -68,6 +71,22 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError("the server did not stop on SIGTERM:\n" + "".join(self.lines))
+        finally:
+            self.reader.join(5)
+            self.process.stdout.close()
+
+
+def wait_until(condition, server, timeout=60):
+    """Waits until a condition holds; shows what the server logged if it never does."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except Exception:
+            pass  # The server may not be up yet.
+        time.sleep(0.05)
+    raise AssertionError("the server did not become ready:\n" + "".join(server.lines))
 
 
 def address_in(line):
@@ -75,7 +94,8 @@ def address_in(line):
     try:
         fields = json.loads(line)
         fields = {**fields, **fields.get("fields", {})}
-        return fields.get("address")
+        address = fields.get("address")
+        return address and address.removeprefix("http://")
     except (ValueError, AttributeError, TypeError):
         match = re.search(r"127\.0\.0\.1:\d+", line)
         return match and match.group(0)

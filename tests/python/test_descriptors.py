@@ -7,13 +7,16 @@ Our descriptors come from the reflection service of a running server (MODELYARD_
 file that holds a FileDescriptorSet (MODELYARD_DESCRIPTORS).
 """
 
+import contextlib
 import os
+import tempfile
 import unittest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from google.protobuf import descriptor_pb2
 
 import harness
+import models
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 SERVICES = [
@@ -36,7 +39,11 @@ def reflected_files():
     import grpc
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-    with harness.Server([]) as server, grpc.insecure_channel(server.address) as channel:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        models.save(folder, "add", models.add())
+        server = stack.enter_context(harness.Server([folder]))
+        channel = stack.enter_context(grpc.insecure_channel(server.address))
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         files = {}
         wanted = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=s) for s in SERVICES]
