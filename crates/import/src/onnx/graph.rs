@@ -129,7 +129,7 @@ fn order(nodes: &[NodeProto]) -> Result<Option<Vec<usize>>, Error> {
 }
 
 /// The names that a node needs: its inputs and what its subgraphs take from around them.
-fn reads<'a>(node: &'a NodeProto, into: &mut Vec<&'a str>) {
+pub fn reads<'a>(node: &'a NodeProto, into: &mut Vec<&'a str>) {
     into.extend(node.input.iter().map(String::as_str));
     for graph in subgraphs(node) {
         let mut inner = Vec::new();

@@ -1,5 +1,6 @@
 //! ONNX bytes → checked package.
 
+mod batching;
 mod classes;
 mod external;
 mod functions;
@@ -15,14 +16,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::onnx::{GraphProto, ModelProto};
-use model::{ErrorCode, Format, Manifest, Package, Program, Signature};
+use model::{Dimension, ErrorCode, Format, Manifest, Package, Program, Signature};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, sniff};
-
-pub(crate) use graph::subgraphs;
-pub(crate) use signature::type_name;
 
 /// A refusal of what the file says.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -54,7 +52,7 @@ pub fn package(bytes: Bytes, file: Option<&Path>) -> Result<Package, Error> {
     graph::each_tensor(graph, &mut |tensor| external.read_in(tensor))?;
     graph::check(graph)?;
 
-    let signature = describe(&model, &zipped)?;
+    let signature = describe(&model, &zipped, &mut notes)?;
     let manifest = Manifest {
         format: Format::Onnx,
         digest: digest(&bytes, external.files()),
@@ -112,10 +110,23 @@ fn drop_zip_maps(
     (zipped, encoded)
 }
 
-/// The signature, with class names.
-fn describe(model: &ModelProto, zipped: &HashMap<String, Vec<String>>) -> Result<Signature, Error> {
+/// The signature, with what can be told about rows and classes.
+fn describe(
+    model: &ModelProto,
+    zipped: &HashMap<String, Vec<String>>,
+    notes: &mut Vec<String>,
+) -> Result<Signature, Error> {
     let graph = model.graph.as_ref().ok_or_else(|| invalid("the model has no graph"))?;
     let mut signature = signature::read(graph, model.ir_version)?;
+    let opset = model.opset_import.iter().find(|set| set.domain.is_empty());
+    let verdict = batching::decide(graph, opset.map_or(1, |set| set.version), &signature);
+    match verdict.refusal {
+        Some(reason) => notes.push(format!("batching: requests are not stacked: {reason}")),
+        None => {
+            signature.batched = true;
+            signature::refine(&mut signature, &verdict.outputs, notes);
+        }
+    }
     for output in &mut signature.outputs {
         let labels = match zipped.get(&*output.name) {
             Some(labels) => Some(labels.clone()),
@@ -123,7 +134,7 @@ fn describe(model: &ModelProto, zipped: &HashMap<String, Vec<String>>) -> Result
         };
         let last = output.shape.as_ref().and_then(|dims| dims.last());
         let fits = |labels: &Vec<String>| match last {
-            Some(model::Dimension::Fixed(extent)) => *extent == labels.len(),
+            Some(Dimension::Fixed(extent)) => *extent == labels.len(),
             _ => true,
         };
         output.labels = labels.filter(fits).unwrap_or_default();

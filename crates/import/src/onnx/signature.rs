@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use model::onnx::{GraphProto, TypeProto, ValueInfoProto, tensor_shape_proto, type_proto};
 use model::{DataType, Dimension, Signature, TensorSpec};
 
+use super::batching::Extent;
 use super::{invalid, unsupported};
 use crate::Error;
 
 /// The most dimensions that a tensor may have.
 const MAX_RANK: usize = 64;
 
-/// Reads the signature; `batched` is decided by the first dimensions alone.
+/// Reads the signature as it is declared; `batched` is left false.
 pub fn read(graph: &GraphProto, ir_version: i64) -> Result<Signature, Error> {
     let initializers: HashSet<&str> =
         graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -34,10 +35,53 @@ pub fn read(graph: &GraphProto, ir_version: i64) -> Result<Signature, Error> {
     if outputs.is_empty() {
         return Err(invalid("the model has no outputs"));
     }
-    let first = |spec: &TensorSpec| spec.shape.as_ref().and_then(|dims| dims.first().cloned());
-    let varies = |spec: &TensorSpec| first(spec).is_some_and(|dim| dim.extent() == -1);
-    let batched = !inputs.is_empty() && inputs.iter().all(varies);
-    Ok(Signature { inputs, outputs, batched })
+    Ok(Signature { inputs, outputs, batched: false })
+}
+
+/// Fills in what the declared outputs of a batched model leave open or get wrong.
+///
+/// Exporters often leave out the shape of an output, give its number of rows a name of its own, or
+/// declare the single row that they traced with. A declaration is only a hint to the engines, so
+/// what was found by following the rows through the graph takes precedence.
+pub fn refine(signature: &mut Signature, outputs: &[Vec<Extent>], notes: &mut Vec<String>) {
+    let firsts = signature.inputs.iter().filter_map(|spec| spec.shape.as_ref()?.first());
+    let named = |dim: &&Dimension| matches!(dim, Dimension::Symbolic(_));
+    let rows = firsts.clone().find(named).cloned().unwrap_or(Dimension::Any);
+    let dimension = |extent: &Extent| match extent {
+        Extent::Batch => rows.clone(),
+        Extent::Fixed(extent) => usize::try_from(*extent).map_or(Dimension::Any, Dimension::Fixed),
+        Extent::Other => Dimension::Any,
+    };
+    for (spec, found) in signature.outputs.iter_mut().zip(outputs) {
+        let found: Vec<Dimension> = found.iter().map(dimension).collect();
+        match &mut spec.shape {
+            Some(declared) if declared.len() == found.len() => {
+                if let Dimension::Fixed(extent) = declared[0] {
+                    notes.push(format!(
+                        "output \"{}\" declares the first dimension {extent}, but has as many rows \
+                         as the inputs",
+                        spec.name
+                    ));
+                }
+                declared[0] = rows.clone();
+                for (dim, found) in declared.iter_mut().zip(found).skip(1) {
+                    if *dim == Dimension::Any {
+                        *dim = found;
+                    }
+                }
+            }
+            Some(declared) => {
+                notes.push(format!(
+                    "output \"{}\" declares {} dimensions, but has {}",
+                    spec.name,
+                    declared.len(),
+                    found.len()
+                ));
+                *declared = found;
+            }
+            None => spec.shape = Some(found),
+        }
+    }
 }
 
 fn tensor_spec(info: &ValueInfoProto) -> Result<TensorSpec, Error> {
@@ -109,7 +153,7 @@ fn describe(kind: &type_proto::Value) -> String {
 }
 
 /// An element type as the ONNX specification spells it.
-pub fn type_name(code: i32) -> String {
+fn type_name(code: i32) -> String {
     const NAMES: [&str; 27] = [
         "undefined",
         "float",
