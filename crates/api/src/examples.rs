@@ -7,7 +7,6 @@ use model::{Data, DataType, Dimension, ErrorCode, Signature, Tensor, TensorSpec,
 use serving::{Error, Reply};
 
 use crate::binary::refuse;
-use crate::classify::numbers;
 use crate::proto::tensorflow::feature::Kind;
 use crate::proto::tensorflow::{Example, Feature};
 
@@ -315,6 +314,25 @@ fn unfit(reply: &Reply, needs: &str) -> Error {
     let message =
         format!("{needs}; model '{}' has {}; use predict", reply.info.name, outputs.join(", "));
     Error::new(ErrorCode::FailedPrecondition, message)
+}
+
+/// A tensor's elements as numbers; none for strings.
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    match tensor.data() {
+        Data::Bool(buffer) | Data::Uint8(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Uint16(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Uint32(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Uint64(buffer) => buffer.iter().map(|v| *v as f64).collect(),
+        Data::Int8(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Int16(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Int32(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Int64(buffer) => buffer.iter().map(|v| *v as f64).collect(),
+        Data::Fp16(buffer) => buffer.iter().map(|v| f64::from(v.to_f32())).collect(),
+        Data::Bf16(buffer) => buffer.iter().map(|v| f64::from(v.to_f32())).collect(),
+        Data::Fp32(buffer) => buffer.iter().map(|v| f64::from(*v)).collect(),
+        Data::Fp64(buffer) => buffer.to_vec(),
+        Data::Bytes(_) => Vec::new(),
+    }
 }
 
 #[cfg(test)]

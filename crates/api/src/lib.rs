@@ -5,10 +5,8 @@
 //! found or stored.
 
 mod binary;
-mod classify;
 mod error;
 mod examples;
-mod extensions;
 mod grpc;
 mod openapi;
 mod pages;

@@ -5,11 +5,7 @@ use serving::ModelInfo;
 
 use crate::proto::inference as pb;
 use crate::proto::inference::model_metadata_response::TensorMetadata;
-
-/// What Triton calls the way a model is run. Its clients only show it.
-pub(crate) fn platform(info: &ModelInfo) -> String {
-    format!("{}_{}", info.manifest.format.as_str(), info.engine)
-}
+use crate::rest;
 
 pub(super) fn metadata(info: &ModelInfo, versions: Vec<String>) -> pb::ModelMetadataResponse {
     let tensor = |spec: &TensorSpec| TensorMetadata {
@@ -20,7 +16,7 @@ pub(super) fn metadata(info: &ModelInfo, versions: Vec<String>) -> pb::ModelMeta
     pb::ModelMetadataResponse {
         name: info.name.to_string(),
         versions,
-        platform: platform(info),
+        platform: rest::platform(info),
         inputs: info.signature.inputs.iter().map(tensor).collect(),
         outputs: info.signature.outputs.iter().map(tensor).collect(),
     }
@@ -55,7 +51,7 @@ pub(super) fn config(info: &ModelInfo) -> pb::ModelConfig {
     let batching = pb::model_config::SchedulingChoice::DynamicBatching(Default::default());
     pb::ModelConfig {
         name: info.name.to_string(),
-        platform: platform(info),
+        platform: rest::platform(info),
         backend: info.engine.into(),
         max_batch_size: info.max_batch_size.try_into().unwrap_or(i32::MAX),
         input: info.signature.inputs.iter().map(input).collect(),

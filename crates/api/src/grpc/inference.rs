@@ -19,7 +19,7 @@ use crate::proto::inference as pb;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
-use crate::{Api, Load, binary, classify};
+use crate::{Api, Load, binary, rest};
 
 /// The most requests of one stream that are worked on side by side.
 const STREAM_WIDTH: usize = 64;
@@ -57,7 +57,7 @@ impl GrpcInferenceService for Inference {
         Ok(Response::new(pb::ServerMetadataResponse {
             name: self.api.options.server_name.clone(),
             version: self.api.options.server_version.clone(),
-            extensions: crate::extensions::EXTENSIONS.map(Into::into).to_vec(),
+            extensions: rest::EXTENSIONS.map(Into::into).to_vec(),
         }))
     }
 
@@ -165,7 +165,7 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
         let of = request.into_inner();
         only_repository(&of.repository_name)?;
-        let overrides = load_parameters(of.parameters).map_err(of_error)?;
+        let overrides = load_parameters(&of.model_name, of.parameters).map_err(of_error)?;
         self.api.control.load(&of.model_name, overrides).await.map_err(of_control)?;
         Ok(Response::new(pb::RepositoryModelLoadResponse {}))
     }
@@ -260,7 +260,7 @@ async fn infer(
     };
     let reply = api.serving.infer(request).await?;
     let trailing = trailing(&reply);
-    Ok((encode(reply, &classes)?, trailing))
+    Ok((encode(reply, &classes), trailing))
 }
 
 /// For each output that is wanted as classes, how many.
@@ -278,14 +278,15 @@ fn classes(
     Ok(classes)
 }
 
-fn encode(reply: Reply, classes: &HashMap<String, usize>) -> Result<pb::ModelInferResponse, Error> {
+fn encode(reply: Reply, classes: &HashMap<String, usize>) -> pb::ModelInferResponse {
     let signature = &reply.info.signature;
+    let batched = reply.info.max_batch_size > 0;
     let mut outputs = Vec::with_capacity(reply.outputs.len());
     let mut raw_output_contents = Vec::with_capacity(reply.outputs.len());
     for (position, tensor) in reply.outputs {
         let spec = &signature.outputs[position];
         let tensor = match classes.get(&*spec.name) {
-            Some(count) => classify::classify(spec, signature.batched, &tensor, *count)?,
+            Some(count) => rest::classify(&tensor, spec, *count, batched),
             None => tensor,
         };
         outputs.push(InferOutputTensor {
@@ -296,14 +297,14 @@ fn encode(reply: Reply, classes: &HashMap<String, usize>) -> Result<pb::ModelInf
         });
         raw_output_contents.push(binary::encode(tensor));
     }
-    Ok(pb::ModelInferResponse {
+    pb::ModelInferResponse {
         model_name: reply.info.name.to_string(),
         model_version: reply.info.version.to_string(),
         id: reply.id.unwrap_or_default(),
         outputs,
         raw_output_contents,
         ..Default::default()
-    })
+    }
 }
 
 /// The parameters of a request that mean something here; others are the caller's own affair.
@@ -316,6 +317,14 @@ impl Parameters {
     fn read(parameters: &HashMap<String, pb::InferParameter>) -> Result<Self, Error> {
         if parameters.is_empty() {
             return Ok(Self { priority: 0, deadline: None });
+        }
+        // A sequence's requests depend on each other; answering them as if they did not would be
+        // silently wrong. 0 and "" mean that there is none.
+        let none = [ParameterChoice::StringParam(String::new()), ParameterChoice::Int64Param(0)];
+        let sequence = parameters.get("sequence_id").and_then(|id| id.parameter_choice.as_ref());
+        if sequence.is_some_and(|id| *id != ParameterChoice::Uint64Param(0) && !none.contains(id)) {
+            let message = "parameter \"sequence_id\": sequences are not supported";
+            return Err(Error::new(ErrorCode::InvalidArgument, message));
         }
         let priority = whole(parameters, "priority")?.unwrap_or(0);
         let timeout = whole(parameters, "timeout")?.filter(|microseconds| *microseconds > 0);
@@ -403,6 +412,7 @@ async fn stream_answer(
 }
 
 fn load_parameters(
+    model: &str,
     parameters: HashMap<String, pb::ModelRepositoryParameter>,
 ) -> Result<Load, Error> {
     use pb::model_repository_parameter::ParameterChoice;
@@ -411,7 +421,8 @@ fn load_parameters(
     for (name, parameter) in parameters {
         match (&*name, parameter.parameter_choice) {
             ("config", Some(ParameterChoice::StringParam(text))) => {
-                load.settings = Some(crate::extensions::settings(&text)?);
+                let settings = rest::settings_from_config(model, &text).map_err(invalid)?;
+                load.settings = Some(settings);
             }
             ("config", _) => {
                 return Err(invalid("parameter \"config\": expected a string of JSON".into()));

@@ -111,6 +111,7 @@ pub(crate) mod tests {
             version: Arc::clone(&info.version),
             state: serving::State::Ready,
             info: Some(Arc::new(info)),
+            failure: None,
         }
     }
 

@@ -17,6 +17,8 @@ use crate::Api;
 use crate::error::Failure;
 use crate::server::Body;
 
+pub(crate) use v2::{EXTENSIONS, classify, platform, settings_from_config};
+
 /// Whether a path belongs to an inference protocol.
 pub(crate) fn understands(path: &str) -> bool {
     ["/v1", "/v2"].iter().any(|prefix| {

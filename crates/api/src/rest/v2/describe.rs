@@ -59,7 +59,8 @@ pub(super) fn metadata(
 }
 
 /// Such as `onnxruntime_onnx`: what runs it, and what it was made of.
-fn platform(info: &ModelInfo) -> String {
+/// What Triton calls the way a model is run; its clients only show it.
+pub(crate) fn platform(info: &ModelInfo) -> String {
     format!("{}_{}", info.engine, info.manifest.format.as_str())
 }
 

@@ -19,6 +19,11 @@ use crate::Api;
 use crate::error::Failure;
 use crate::server::Body;
 
+// What gRPC says in the same words.
+pub(crate) use describe::{EXTENSIONS, platform};
+pub(crate) use reply::classify;
+pub(crate) use repository::settings_from_config;
+
 /// How many bytes of the body are JSON; binary data follows.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 /// After how many milliseconds the caller stops waiting.

@@ -119,7 +119,12 @@ fn write_output(
 
 /// The best classes of each row, or of all elements if rows are not stacked, as
 /// `value:index` or `value:index:label`.
-fn classify(tensor: &Tensor, spec: &TensorSpec, classes: usize, batched: bool) -> Tensor {
+pub(crate) fn classify(
+    tensor: &Tensor,
+    spec: &TensorSpec,
+    classes: usize,
+    batched: bool,
+) -> Tensor {
     let rows = match tensor.shape() {
         [rows, _, ..] if batched => Some(*rows),
         // A row that is a single element is its only class.
