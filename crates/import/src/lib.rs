@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod inspect;
 mod onnx;
 pub mod repository;
 mod sniff;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use model::{ErrorCode, Package};
 
 pub use error::Error;
+pub use inspect::{Inspection, Operator, inspect};
 
 /// The largest model that is read, external data included.
 pub const MAX_SIZE: u64 = 16 << 30;

@@ -22,6 +22,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, sniff};
 
+pub(crate) use graph::subgraphs;
+pub(crate) use tensors::element_count;
+
 /// A refusal of what the file says.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidArgument, message)

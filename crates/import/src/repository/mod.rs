@@ -1,11 +1,16 @@
 //! Model repositories: folders laid out `name/version/model.onnx`.
 
+mod config;
+mod textproto;
+
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use model::{ErrorCode, InstanceSettings};
 
 use crate::Error;
+
+pub use config::{Config, Declared, Versions};
 
 /// One model found on disk.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +23,9 @@ pub struct Found {
     pub settings: InstanceSettings,
     /// What a `config.pbtxt` asked for that is not honoured, for the log.
     pub warnings: Vec<String>,
+    /// What the `config.pbtxt` says, to be compared with the model once it is open
+    /// ([`Config::disagreements`]).
+    pub config: Option<Config>,
 }
 
 /// The version of a model whose files carry none.
@@ -32,7 +40,9 @@ const ONLY_VERSION: &str = "1";
 /// - a folder of such folders: a repository. Folders without a model are named in an error only
 ///   when nothing else is found.
 ///
-/// Hidden files and folders are ignored; links are followed.
+/// Hidden files and folders are ignored; links are followed. A `config.pbtxt` in the model's
+/// folder is read for its name, its versions, the file's name, the largest batch and the number of
+/// instances; one that cannot be read is a warning, as the model runs without it.
 pub fn scan(path: &Path) -> Result<Vec<Found>, Error> {
     let metadata = std::fs::metadata(path).map_err(|error| io(path, &error))?;
     if !metadata.is_dir() {
@@ -60,36 +70,109 @@ pub(crate) fn only_model_in(folder: &Path) -> Result<PathBuf, Error> {
 
 /// The model of a folder `name/` with a file or version folders in it.
 fn model_folder(folder: &Path) -> Result<Option<Found>, Error> {
-    if let Some(file) = model_file(folder)? {
-        let named_by_folder = file.file_stem().is_some_and(|stem| stem == "model");
-        let name = if named_by_folder { folder_name(folder)? } else { stem(&file)? };
-        return Ok(Some(found(name, vec![(ONLY_VERSION.into(), file)])));
-    }
+    let mut warnings = Vec::new();
+    let config = read_config(folder, &mut warnings);
+    let wanted_file = config.as_ref().and_then(|config| config.file_name.as_deref());
+    let mut name = folder_name(folder);
     let mut versions = Vec::new();
-    for inner in folders(folder)? {
-        let name = folder_name(&inner)?;
-        if is_version(&name)
-            && let Some(file) = model_file(&inner)?
-        {
-            versions.push((name, file));
+    if let Some(file) = model_file(folder, wanted_file)? {
+        if file.file_stem().is_some_and(|stem| stem != "model") && wanted_file.is_none() {
+            name = stem(&file);
         }
+        versions.push((ONLY_VERSION.into(), file));
+    } else {
+        for inner in folders(folder)? {
+            if let Some(version) = inner.file_name().and_then(|name| name.to_str())
+                && is_version(version)
+                && let Some(file) = model_file(&inner, wanted_file)?
+            {
+                versions.push((version.to_owned(), file));
+            }
+        }
+        versions.sort_by(|(a, _), (b, _)| compare_versions(a, b));
     }
     if versions.is_empty() {
         return Ok(None);
     }
-    versions.sort_by(|(a, _), (b, _)| compare_versions(a, b));
-    Ok(Some(found(folder_name(folder)?, versions)))
+    let mut found = found(String::new(), versions);
+    found.warnings = warnings;
+    match config {
+        Some(config) => found.honour(config, name)?,
+        None => found.name = name?,
+    }
+    Ok(Some(found))
+}
+
+/// The `config.pbtxt` of a folder, if there is one that can be read.
+fn read_config(folder: &Path, warnings: &mut Vec<String>) -> Option<Config> {
+    let path = folder.join("config.pbtxt");
+    let length = std::fs::metadata(&path).ok()?.len();
+    let read = || {
+        if length > config::MAX_LENGTH as u64 {
+            return Err(format!("is longer than {} bytes", config::MAX_LENGTH));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        Config::from_text(&text)
+    };
+    match read() {
+        Ok(config) => Some(config),
+        Err(problem) => {
+            warnings.push(format!("{} is ignored: {problem}", path.display()));
+            None
+        }
+    }
+}
+
+impl Found {
+    /// Takes over what a configuration says; `name` is what the model is called without it.
+    fn honour(&mut self, config: Config, name: Result<String, Error>) -> Result<(), Error> {
+        self.name = match &config.name {
+            Some(name) if !name.is_empty() => {
+                check_name(name).map_err(|error| error.at("config.pbtxt"))?;
+                name.clone()
+            }
+            _ => name?,
+        };
+        self.warnings.extend(config.warnings.iter().cloned());
+        self.settings = config.settings();
+        match &config.versions {
+            Versions::All => {}
+            Versions::Latest(newest) => {
+                let older = self.versions.len().saturating_sub(*newest);
+                self.versions.drain(..older);
+            }
+            Versions::Specific(wanted) => {
+                let known =
+                    |version: &&String| self.versions.iter().any(|(name, _)| name == *version);
+                let absent: Vec<_> = wanted.iter().filter(|version| !known(version)).collect();
+                if !absent.is_empty() {
+                    self.warnings
+                        .push(format!("config: version_policy: there are no versions {absent:?}"));
+                }
+                // A policy that leaves nothing would hide the model; what is there is served.
+                if wanted.iter().any(|version| known(&version)) {
+                    self.versions.retain(|(name, _)| wanted.contains(name));
+                }
+            }
+        }
+        self.config = Some(config);
+        Ok(())
+    }
 }
 
 fn found(name: String, versions: Vec<(String, PathBuf)>) -> Found {
-    Found { name, versions, settings: InstanceSettings::default(), warnings: Vec::new() }
+    let settings = InstanceSettings::default();
+    Found { name, versions, settings, warnings: Vec::new(), config: None }
 }
 
-/// `model.onnx`, or the only `*.onnx` file of a folder.
-fn model_file(folder: &Path) -> Result<Option<PathBuf>, Error> {
-    let usual = folder.join("model.onnx");
+/// The file that a configuration names, else `model.onnx`, or the only `*.onnx` file of a folder.
+fn model_file(folder: &Path, wanted: Option<&str>) -> Result<Option<PathBuf>, Error> {
+    let usual = folder.join(wanted.unwrap_or("model.onnx"));
     if usual.is_file() {
         return Ok(Some(usual));
+    }
+    if wanted.is_some() {
+        return Ok(None);
     }
     let mut files: Vec<PathBuf> = entries(folder)?
         .into_iter()
