@@ -148,8 +148,8 @@ impl LinearClassifier {
     /// Writes a class (an index into the labels) for each row, and `rows × scores` scores.
     ///
     /// The class is the first of those with the greatest raw score; a single output means class 1
-    /// if it is above 0, else class 0. The scores of a single output with two labels are
-    /// `[1 - s, s]` with no transform but `PROBIT`, as ONNX Runtime does.
+    /// if it is above 0, else class 0. The scores of a single output with two labels are those of
+    /// [`SecondClass::Complement`].
     pub fn run(
         &self,
         rows: Rows<'_, f32>,

@@ -74,15 +74,15 @@ impl PostTransform {
 pub enum SecondClass {
     /// The score is a probability `p`: `[1 - p, p]`.
     Complement,
-    /// The score is a margin `s`: `[-s, s]`, or their logistic values under `LOGISTIC`.
+    /// The score is a margin `s`: `[-s, s]`.
     Negation,
 }
 
 impl SecondClass {
     /// The two scores, negative class first.
     ///
-    /// Under [`Complement`](Self::Complement) no transform is applied (only `PROBIT` first):
-    /// ONNX Runtime takes such scores as probabilities already.
+    /// Under `LOGISTIC` they are the logistic values of `[-s, s]` either way, under `PROBIT` the
+    /// complement of the transformed score; no other transform is applied, as in ONNX Runtime.
     pub fn expand<T: Real>(self, post: PostTransform, score: T) -> [T; 2] {
         let from = |value: f32| T::from_f64(value.into());
         match (self, post) {
@@ -90,10 +90,10 @@ impl SecondClass {
                 let p = probit(score.to_f32());
                 [from(1.0 - p), from(p)]
             }
-            (Self::Complement, _) => [T::from_f64(1.0 - score.to_f64()), score],
-            (Self::Negation, PostTransform::Logistic) => {
+            (_, PostTransform::Logistic) => {
                 [from(logistic(-score.to_f32())), from(logistic(score.to_f32()))]
             }
+            (Self::Complement, _) => [T::from_f64(1.0 - score.to_f64()), score],
             (Self::Negation, _) => [T::from_f64(-score.to_f64()), score],
         }
     }

@@ -164,8 +164,10 @@ impl SvmRegressor {
             let sum = if self.vectors == 0 {
                 dot(row, coefficients)
             } else {
+                // Large terms of both signs nearly cancel out: single precision would show.
                 let vectors = support_vectors.chunks_exact(self.features);
-                vectors.zip(coefficients).map(|(v, factor)| kernel.of(row, v) * factor).sum()
+                let terms = vectors.zip(coefficients).map(|(v, factor)| kernel.of(row, v) * factor);
+                terms.map(f64::from).sum::<f64>() as f32
             };
             let score = sum + rho[0];
             *prediction = match (self.one_class, score > 0.0) {

@@ -1,5 +1,6 @@
 //! The crate's integration tests, in one binary.
 
+mod kernels;
 mod native;
 mod onnxruntime;
 mod support;

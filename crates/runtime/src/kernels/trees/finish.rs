@@ -50,9 +50,12 @@ impl<T: Real> Regressor<T> {
         let targets = self.trees.targets();
         check_output("predictions", predictions.len(), rows.count(), targets)?;
         let output = Output { classes: &mut [], scores: predictions };
-        self.trees.run(rows, threads, output, &|scores, _, predictions| {
+        self.trees.run(rows, threads, output, &|scores, seen, predictions| {
             for (score, base) in scores.iter_mut().zip(&self.base_values) {
                 *score += *base;
+            }
+            if targets > 1 {
+                drop_unseen(scores, seen);
             }
             match &mut *scores {
                 [score] => *score = self.post.apply_to_single(*score),
@@ -120,7 +123,8 @@ impl<T: Real> Classifier<T> {
     /// most `threads` threads.
     ///
     /// With a single label the class is 1 for a score above 0, else 0: ONNX Runtime answers these
-    /// numbers in place of a label.
+    /// numbers in place of a label. (It also does so for two labels if both have weights; the
+    /// class is an index here, and means the label.)
     pub fn run<O: Real>(
         &self,
         rows: Rows<'_, T>,
@@ -189,6 +193,7 @@ impl<T: Real> Classifier<T> {
         };
         let threshold = T::from_f64(if self.one_sided && self.all_positive { 0.5 } else { 0.0 });
         if both {
+            drop_unseen(sums, seen);
             self.post.apply(sums);
             copy(sums, scores);
         } else {
@@ -199,6 +204,15 @@ impl<T: Real> Classifier<T> {
             copy(&how.expand(self.post, sums[0]), scores);
         }
         usize::from(positive > threshold)
+    }
+}
+
+/// A score that no leaf spoke for is 0 to ONNX Runtime, even if there is a base value.
+fn drop_unseen<T: Real>(scores: &mut [T], seen: &[bool]) {
+    for (score, seen) in scores.iter_mut().zip(seen) {
+        if !seen {
+            *score = T::ZERO;
+        }
     }
 }
 
