@@ -3,6 +3,7 @@
 mod binary;
 mod body;
 mod json;
+mod tfs;
 mod v2;
 
 use std::borrow::Cow;
@@ -21,15 +22,20 @@ pub(crate) use v2::{EXTENSIONS, classify, platform, settings_from_config};
 
 /// Whether a path belongs to an inference protocol.
 pub(crate) fn understands(path: &str) -> bool {
-    ["/v1", "/v2"].iter().any(|prefix| {
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    // TensorFlow Serving answers to capitals too.
+    matches!(path.as_bytes(), [b'/', b'v' | b'V', b'1'] | [b'/', b'v' | b'V', b'1', b'/', ..])
+        || matches!(path.as_bytes(), b"/v2" | [b'/', b'v', b'2', b'/', ..])
 }
 
 /// Answers a request whose path is [understood](understands).
 pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>) -> Response<Body> {
     let is_head = request.method() == Method::HEAD;
-    let mut response = v2::answer(api, request).await.unwrap_or_else(Failure::into_response);
+    let answered = if request.uri().path().as_bytes().get(2) == Some(&b'1') {
+        tfs::answer(api, request).await
+    } else {
+        v2::answer(api, request).await
+    };
+    let mut response = answered.unwrap_or_else(Failure::into_response);
     if is_head {
         let length = response.body().size_hint().exact().unwrap_or(0);
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));

@@ -11,5 +11,5 @@ mod tensor;
 mod writer;
 
 pub(crate) use reader::{Error, NonFinite, Reader};
-pub(crate) use tensor::{read_array, read_shape};
-pub(crate) use writer::{write_data, write_string};
+pub(crate) use tensor::{Elements, read_array, read_shape};
+pub(crate) use writer::{non_finite, write_data, write_string};

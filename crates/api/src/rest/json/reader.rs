@@ -53,6 +53,11 @@ impl<'a> Reader<'a> {
         Self { at: span.start, ..*self }
     }
 
+    /// Where the reader is, for [`at_value`](Self::at_value).
+    pub(crate) fn here(&self) -> Range<usize> {
+        self.at..self.at
+    }
+
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }

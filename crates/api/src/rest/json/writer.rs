@@ -79,7 +79,7 @@ pub(crate) fn write_float(out: &mut Vec<u8>, value: impl zmij::Float + Into<f64>
 }
 
 /// The word for a value that is not finite.
-pub(super) fn non_finite(value: f64) -> &'static str {
+pub(crate) fn non_finite(value: f64) -> &'static str {
     if value.is_nan() {
         "NaN"
     } else if value > 0.0 {

@@ -14,6 +14,8 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use model::ErrorCode;
 
+pub(super) use reply::add_timing;
+
 use super::{body, json_response, off_the_reactor, segments};
 use crate::Api;
 use crate::error::Failure;

@@ -1,0 +1,274 @@
+//! TensorFlow Serving's REST protocol.
+
+mod number;
+mod reply;
+mod request;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response};
+use model::{DataType, ErrorCode, TensorSpec};
+use serde_json::{Value, json};
+use serving::{State, Status};
+
+use super::{body, json_response, off_the_reactor, segments, v2};
+use crate::Api;
+use crate::error::Failure;
+use crate::server::Body;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Predict,
+    Classify,
+    Regress,
+}
+
+/// What a path below `/v1/models` stands for.
+#[derive(Debug, PartialEq, Eq)]
+struct Route<'a> {
+    name: Option<&'a str>,
+    version: Option<&'a str>,
+    label: Option<&'a str>,
+    part: Part,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Status,
+    Metadata,
+    Verb(Verb),
+}
+
+impl<'a> Route<'a> {
+    /// Every word of the protocol may be in capitals, as in the original.
+    fn parse(path: &'a [Cow<'_, str>]) -> Option<Self> {
+        let is = |segment: &str, word: &str| segment.eq_ignore_ascii_case(word);
+        let [v1, models, rest @ ..] = path else { return None };
+        if !is(v1, "v1") || !is(models, "models") {
+            return None;
+        }
+        let mut part = Part::Status;
+        let mut rest: Vec<&str> = rest.iter().map(Cow::as_ref).collect();
+        if let Some((before, verb)) = rest.last().and_then(|last| last.rsplit_once(':')) {
+            part = Part::Verb(match verb {
+                verb if is(verb, "predict") => Verb::Predict,
+                verb if is(verb, "classify") => Verb::Classify,
+                verb if is(verb, "regress") => Verb::Regress,
+                _ => return None,
+            });
+            *rest.last_mut()? = before;
+        } else if rest.len() > 1 && rest.last().is_some_and(|last| is(last, "metadata")) {
+            part = Part::Metadata;
+            rest.pop();
+        }
+        let route = |name, version, label| Self { name, version, label, part };
+        Some(match rest[..] {
+            [] => route(None, None, None),
+            [name] if !name.is_empty() => route(Some(name), None, None),
+            [name, kind, version] if is(kind, "versions") => route(Some(name), Some(version), None),
+            [name, kind, label] if is(kind, "labels") => route(Some(name), None, Some(label)),
+            _ => return None,
+        })
+    }
+}
+
+/// Answers a request below `/v1`.
+pub(super) async fn answer(
+    api: &Arc<Api>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Failure> {
+    let arrived = Instant::now();
+    let (parts, body) = request.into_parts();
+    let malformed = || {
+        let path = parts.uri.path();
+        Failure::invalid(format!("Malformed request: {} {path}", parts.method))
+    };
+    let path = segments(parts.uri.path())?;
+    let route = Route::parse(&path).ok_or_else(malformed)?;
+    if let Some(label) = route.label {
+        // Nothing assigns labels yet, so every label is one that was not assigned.
+        return Err(Failure::invalid(format!("Unrecognized servable version label: {label}")));
+    }
+    let is_get = matches!(parts.method, Method::GET | Method::HEAD);
+    match (route.part, route.name) {
+        (Part::Verb(verb), Some(name)) if parts.method == Method::POST => {
+            let target = Target { name, version: route.version, headers: &parts.headers, arrived };
+            run(api, verb, target, body).await
+        }
+        (Part::Status, name) if is_get => status(api, name, route.version),
+        (Part::Metadata, Some(name)) if is_get => metadata(api, name, route.version),
+        _ => Err(malformed()),
+    }
+}
+
+/// What a request's head says.
+struct Target<'a> {
+    name: &'a str,
+    version: Option<&'a str>,
+    headers: &'a HeaderMap,
+    arrived: Instant,
+}
+
+async fn run(
+    api: &Api,
+    verb: Verb,
+    target: Target<'_>,
+    body: Incoming,
+) -> Result<Response<Body>, Failure> {
+    let body = body::read(target.headers, body, &api.options).await?;
+    let (name, version) = (target.name, target.version);
+    let info = api.serving.model(name, version).map_err(|e| not_found(e, name, version))?;
+    let decoded = off_the_reactor(body.len(), || match verb {
+        Verb::Predict => request::read_predict(&body, &info.signature),
+        Verb::Classify | Verb::Regress => request::read_examples(&body, &info.signature)
+            .map(|inputs| (request::Format::Rows, inputs)),
+    });
+    let (format, inputs) = decoded.map_err(Failure::invalid)?;
+    let request = serving::Request {
+        model: name.to_owned(),
+        // The version that the request was read for; choosing again could find another signature.
+        version: Some(info.version.to_string()),
+        inputs,
+        deadline: v2::deadline(target.headers, target.arrived, None)?,
+        ..serving::Request::default()
+    };
+    let reply = api.serving.infer(request).await.map_err(|e| not_found(e, name, version))?;
+    let body = match verb {
+        Verb::Predict => reply::write_predict(&reply, format),
+        Verb::Classify => reply::write_classes(&reply),
+        Verb::Regress => reply::write_values(&reply),
+    };
+    let mut response = Response::new(Body::from(body.map_err(Failure::invalid)?));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    v2::add_timing(headers, &reply);
+    Ok(response)
+}
+
+/// An unknown model, in TensorFlow Serving's words.
+fn not_found(error: serving::Error, name: &str, version: Option<&str>) -> Failure {
+    if error.code() != ErrorCode::NotFound {
+        return error.into();
+    }
+    let wanted = match version {
+        Some(version) => format!("Specific({name}, {version})"),
+        None => format!("Latest({name})"),
+    };
+    Failure::new(ErrorCode::NotFound, format!("Servable not found for request: {wanted}"))
+}
+
+fn status(api: &Api, name: Option<&str>, version: Option<&str>) -> Result<Response<Body>, Failure> {
+    let known = api.serving.status();
+    let Some(name) = name else {
+        let models: Vec<Value> = known.iter().map(|s| json!({ "name": s.name })).collect();
+        return Ok(json_response(&json!({ "models": models })));
+    };
+    let is_asked = |status: &&Status| {
+        &*status.name == name && version.is_none_or(|version| *version == *status.version)
+    };
+    let versions: Vec<Value> = known.iter().filter(is_asked).map(version_status).collect();
+    if versions.is_empty() {
+        let version = version.map_or(String::new(), |version| format!(" with version {version}"));
+        let message = format!("Could not find any versions of model {name}{version}");
+        return Err(Failure::new(ErrorCode::NotFound, message));
+    }
+    Ok(json_response(&json!({ "model_version_status": versions })))
+}
+
+fn version_status(status: &Status) -> Value {
+    let (state, error) = match &status.state {
+        State::Loading => ("LOADING", None),
+        State::Ready => ("AVAILABLE", None),
+        State::Unloading => ("UNLOADING", None),
+        State::Unavailable(reason) => ("END", reason.clone()),
+    };
+    let code = if error.is_some() { "UNKNOWN" } else { "OK" };
+    json!({
+        "version": status.version,
+        "state": state,
+        "status": { "error_code": code, "error_message": error.unwrap_or_default() },
+    })
+}
+
+fn metadata(api: &Api, name: &str, version: Option<&str>) -> Result<Response<Body>, Failure> {
+    let info = api.serving.model(name, version).map_err(|e| not_found(e, name, version))?;
+    let tensors = |specs: &[TensorSpec]| -> Value {
+        specs.iter().map(|spec| (spec.name.to_string(), tensor_info(spec))).collect()
+    };
+    Ok(json_response(&json!({
+        "model_spec": { "name": info.name, "signature_name": "", "version": info.version },
+        "metadata": { "signature_def": { "signature_def": { "serving_default": {
+            "inputs": tensors(&info.signature.inputs),
+            "outputs": tensors(&info.signature.outputs),
+            "method_name": "tensorflow/serving/predict",
+        } } } },
+    })))
+}
+
+fn tensor_info(spec: &TensorSpec) -> Value {
+    let dim = |extent: &i64| json!({ "size": extent.to_string(), "name": "" });
+    let dims: Vec<Value> = match spec.shape {
+        Some(_) => spec.extents().iter().map(dim).collect(),
+        None => Vec::new(),
+    };
+    json!({
+        "dtype": tensorflow_type(spec.datatype),
+        "tensor_shape": { "dim": dims, "unknown_rank": spec.shape.is_none() },
+        "name": format!("{}:0", spec.name),
+    })
+}
+
+fn tensorflow_type(datatype: DataType) -> &'static str {
+    match datatype {
+        DataType::Bool => "DT_BOOL",
+        DataType::Uint8 => "DT_UINT8",
+        DataType::Uint16 => "DT_UINT16",
+        DataType::Uint32 => "DT_UINT32",
+        DataType::Uint64 => "DT_UINT64",
+        DataType::Int8 => "DT_INT8",
+        DataType::Int16 => "DT_INT16",
+        DataType::Int32 => "DT_INT32",
+        DataType::Int64 => "DT_INT64",
+        DataType::Fp16 => "DT_HALF",
+        DataType::Bf16 => "DT_BFLOAT16",
+        DataType::Fp32 => "DT_FLOAT",
+        DataType::Fp64 => "DT_DOUBLE",
+        DataType::Bytes => "DT_STRING",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_mean_what_tensorflow_serving_says() {
+        let parse = |path: &str| {
+            let path = path.to_owned().leak();
+            let segments = segments(path).unwrap().leak();
+            Route::parse(segments)
+        };
+        let route = |name, version, label, part| Some(Route { name, version, label, part });
+        let predict = Part::Verb(Verb::Predict);
+        assert_eq!(parse("/v1/models/m:predict"), route(Some("m"), None, None, predict));
+        assert_eq!(parse("/V1/MODELS/m:PREDICT"), route(Some("m"), None, None, predict));
+        assert_eq!(
+            parse("/v1/models/m/versions/3:predict"),
+            route(Some("m"), Some("3"), None, predict)
+        );
+        assert_eq!(
+            parse("/v1/models/m/labels/canary:classify"),
+            route(Some("m"), None, Some("canary"), Part::Verb(Verb::Classify))
+        );
+        assert_eq!(parse("/v1/models/m/metadata"), route(Some("m"), None, None, Part::Metadata));
+        assert_eq!(parse("/v1/models/metadata"), route(Some("metadata"), None, None, Part::Status));
+        assert_eq!(parse("/v1/models"), route(None, None, None, Part::Status));
+        for path in ["/v1", "/v1/models/m:explain", "/v1/models/:predict", "/v1/models/m/x/y/z"] {
+            assert_eq!(parse(path), None, "{path}");
+        }
+    }
+}

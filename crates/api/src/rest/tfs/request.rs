@@ -1,0 +1,303 @@
+//! Prediction requests by rows or by columns, and examples of features.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use model::{Signature, Tensor, TensorSpec};
+
+use super::super::json::{Elements, Error, NonFinite, Reader};
+
+/// How a request gives its inputs, which is how the answer gives its outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// `instances`, answered by `predictions`.
+    Rows,
+    /// `inputs`, answered by `outputs`.
+    Columns,
+}
+
+/// The fields of a request's object, and where their values are.
+type Fields = Vec<(String, Range<usize>)>;
+
+/// Reads a prediction's inputs.
+pub(super) fn read_predict(
+    body: &Bytes,
+    signature: &Signature,
+) -> Result<(Format, Vec<(String, Tensor)>), String> {
+    let mut reader = Reader::new(body, NonFinite::Allowed);
+    let fields = read_fields(&mut reader).map_err(|error| error.to_string())?;
+    reader.end().map_err(|error| error.to_string())?;
+    check_signature_name(&reader, &fields)?;
+    let (format, span) = match (find(&fields, "instances"), find(&fields, "inputs")) {
+        (Some(span), None) => (Format::Rows, span),
+        (None, Some(span)) => (Format::Columns, span),
+        (Some(_), Some(_)) => {
+            return Err("expected only one of \"inputs\" and \"instances\", got both".into());
+        }
+        (None, None) => return Err("Missing 'inputs' or 'instances' key".into()),
+    };
+    let mut reader = reader.at_value(span);
+    let inputs = match format {
+        Format::Rows => read_rows(&mut reader, body, signature),
+        Format::Columns => read_columns(&mut reader, body, signature),
+    };
+    Ok((format, inputs.map_err(|error| error.to_string())?))
+}
+
+/// Reads the examples of a classification or a regression: each gives a row to every input.
+pub(super) fn read_examples(
+    body: &Bytes,
+    signature: &Signature,
+) -> Result<Vec<(String, Tensor)>, String> {
+    let mut reader = Reader::new(body, NonFinite::Allowed);
+    let fields = read_fields(&mut reader).map_err(|error| error.to_string())?;
+    reader.end().map_err(|error| error.to_string())?;
+    check_signature_name(&reader, &fields)?;
+    let examples = find(&fields, "examples").ok_or("Missing 'examples' key")?;
+    let context = match find(&fields, "context") {
+        Some(span) => read_fields(&mut reader.at_value(span)).map_err(|e| e.to_string())?,
+        None => Fields::new(),
+    };
+    let mut rows = Rows::new(signature);
+    let mut reader = reader.at_value(examples);
+    let read = reader.array(|reader, index| {
+        let example = read_fields(reader)?;
+        for (name, _) in example.iter().chain(&context) {
+            rows.position(reader, name)?;
+        }
+        for position in 0..signature.inputs.len() {
+            let spec = &signature.inputs[position];
+            let span = find(&example, &spec.name).or_else(|| find(&context, &spec.name));
+            if let Some(span) = span {
+                rows.add(&mut reader.at_value(span), body, position)?;
+            }
+        }
+        rows.end_row(reader, index)
+    });
+    read.map_err(|error| error.to_string())?;
+    rows.finish("examples")
+}
+
+fn find<'a>(fields: &'a Fields, key: &str) -> Option<&'a Range<usize>> {
+    fields.iter().find(|(name, _)| name == key).map(|(_, span)| span)
+}
+
+fn read_fields(reader: &mut Reader<'_>) -> Result<Fields, Error> {
+    let mut fields = Fields::new();
+    reader.object(|reader, key| {
+        let span = reader.skip()?;
+        fields.push((key.to_owned(), span));
+        Ok(())
+    })?;
+    Ok(fields)
+}
+
+/// A model has the one signature that TensorFlow calls the default.
+fn check_signature_name(reader: &Reader<'_>, fields: &Fields) -> Result<(), String> {
+    let Some(span) = find(fields, "signature_name") else {
+        return Ok(());
+    };
+    let name = reader.at_value(span).string();
+    let name = name.map_err(|error| format!("signature_name: {error}"))?;
+    if name.is_empty() || name == "serving_default" {
+        return Ok(());
+    }
+    Err(format!("Serving signature name: {name:?} not found; there is \"serving_default\""))
+}
+
+fn read_rows(
+    reader: &mut Reader<'_>,
+    body: &Bytes,
+    signature: &Signature,
+) -> Result<Vec<(String, Tensor)>, Error> {
+    if reader.peek() != Some(b'[') {
+        return Err(labelled(reader.unexpected("an array"), "instances"));
+    }
+    if !rows_are_objects(reader, signature) {
+        let spec = only_input(reader, signature, "instances")?;
+        let tensor = read_value(reader, body, spec, "instances")?;
+        if tensor.rows() == Some(0) {
+            return Err(reader.error("No values in 'instances' array"));
+        }
+        return Ok(vec![(spec.name.to_string(), tensor)]);
+    }
+    let mut rows = Rows::new(signature);
+    reader.array(|reader, index| {
+        let place = format!("instances[{index}]");
+        if reader.peek() != Some(b'{') {
+            return Err(labelled(reader.unexpected("an object like its neighbours"), &place));
+        }
+        let read = reader.object(|reader, key| {
+            let position = rows.position(reader, key)?;
+            rows.add(reader, body, position)
+        });
+        read.map_err(|error| labelled(error, &place))?;
+        rows.end_row(reader, index)
+    })?;
+    let position = reader.error("");
+    rows.finish("instances").map_err(|message| Error { message, ..position })
+}
+
+/// Whether instances name their inputs: an object that is not a base64 string.
+fn rows_are_objects(reader: &Reader<'_>, signature: &Signature) -> bool {
+    let mut ahead = reader.at_value(&reader.here());
+    if !ahead.take(b'[') || ahead.peek() != Some(b'{') {
+        return false;
+    }
+    let keys = read_fields(&mut ahead).unwrap_or_default();
+    let is_base64 = keys.len() == 1 && keys[0].0 == "b64" && signature.input("b64").is_none();
+    !is_base64
+}
+
+fn read_columns(
+    reader: &mut Reader<'_>,
+    body: &Bytes,
+    signature: &Signature,
+) -> Result<Vec<(String, Tensor)>, Error> {
+    let mut ahead = reader.at_value(&reader.here());
+    let is_object = ahead.peek() == Some(b'{');
+    let keys = if is_object { read_fields(&mut ahead)? } else { Fields::new() };
+    let is_base64 = keys.len() == 1 && keys[0].0 == "b64" && signature.input("b64").is_none();
+    if !is_object || is_base64 {
+        let spec = only_input(reader, signature, "inputs")?;
+        let tensor = read_value(reader, body, spec, "inputs")?;
+        return Ok(vec![(spec.name.to_string(), tensor)]);
+    }
+    let mut inputs = Vec::with_capacity(signature.inputs.len());
+    reader.object(|reader, key| {
+        let Some((_, spec)) = signature.input(key) else {
+            return Err(unknown_input(reader, signature, key));
+        };
+        let tensor = read_value(reader, body, spec, "inputs")?;
+        inputs.push((spec.name.to_string(), tensor));
+        Ok(())
+    })?;
+    Ok(inputs)
+}
+
+fn read_value(
+    reader: &mut Reader<'_>,
+    body: &Bytes,
+    spec: &TensorSpec,
+    label: &'static str,
+) -> Result<Tensor, Error> {
+    let named = |error| labelled(error, &format!("input {:?}", &*spec.name));
+    let mut elements = Elements::new(spec.datatype);
+    let shape = elements.read(reader, body, label).map_err(named)?;
+    Tensor::new(shape, elements.finish()).map_err(|error| named(reader.error(error.to_string())))
+}
+
+/// The input that a value without a name is for.
+fn only_input<'a>(
+    reader: &Reader<'_>,
+    signature: &'a Signature,
+    label: &str,
+) -> Result<&'a TensorSpec, Error> {
+    let mut required = signature.inputs.iter().filter(|spec| !spec.optional);
+    match (required.next(), required.next()) {
+        (Some(spec), None) => Ok(spec),
+        _ => Err(reader.error(format!(
+            "{label} is a plain list, but the model has several inputs: expected objects with the \
+             keys {}",
+            names(signature)
+        ))),
+    }
+}
+
+fn unknown_input(reader: &Reader<'_>, signature: &Signature, key: &str) -> Error {
+    reader.error(format!("the model has no input {key:?}; it has {}", names(signature)))
+}
+
+fn names(signature: &Signature) -> String {
+    let quoted: Vec<_> = signature.inputs.iter().map(|spec| format!("{:?}", &*spec.name)).collect();
+    quoted.join(", ")
+}
+
+fn labelled(mut error: Error, label: &str) -> Error {
+    error.message = format!("{label}: {}", error.message);
+    error
+}
+
+/// Inputs that come row by row.
+struct Rows<'a> {
+    signature: &'a Signature,
+    columns: Vec<Column>,
+    rows: usize,
+}
+
+struct Column {
+    elements: Elements,
+    /// The shape of one row, once there is one.
+    extents: Option<Vec<usize>>,
+    rows: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(signature: &'a Signature) -> Self {
+        let column = |spec: &TensorSpec| Column {
+            elements: Elements::new(spec.datatype),
+            extents: None,
+            rows: 0,
+        };
+        Self { signature, columns: signature.inputs.iter().map(column).collect(), rows: 0 }
+    }
+
+    fn position(&self, reader: &Reader<'_>, name: &str) -> Result<usize, Error> {
+        let found = self.signature.input(name).map(|(position, _)| position);
+        found.ok_or_else(|| unknown_input(reader, self.signature, name))
+    }
+
+    /// Reads one row's value of an input.
+    fn add(&mut self, reader: &mut Reader<'_>, body: &Bytes, position: usize) -> Result<(), Error> {
+        let column = &mut self.columns[position];
+        let name = &self.signature.inputs[position].name;
+        let label = format!("input {:?}", &**name);
+        let extents = column.elements.read(reader, body, "value");
+        let extents = extents.map_err(|error| labelled(error, &label))?;
+        match &column.extents {
+            Some(first) if *first != extents => Err(reader.error(format!(
+                "{label}: expected shape {first:?} as in the rows before, got {extents:?}"
+            ))),
+            _ => {
+                column.extents = Some(extents);
+                column.rows += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses a row that lacks an input.
+    fn end_row(&mut self, reader: &Reader<'_>, index: usize) -> Result<(), Error> {
+        self.rows += 1;
+        for (column, spec) in self.columns.iter().zip(&self.signature.inputs) {
+            let left_out = spec.optional && column.rows == 0;
+            if column.rows != self.rows && !left_out {
+                let message = format!("row {index} has no input {:?}", &*spec.name);
+                return Err(reader.error(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows as tensors. A row that is a single element fits an input of any rank.
+    fn finish(self, label: &str) -> Result<Vec<(String, Tensor)>, String> {
+        if self.rows == 0 {
+            return Err(format!("No values in '{label}' array"));
+        }
+        let mut inputs = Vec::with_capacity(self.columns.len());
+        for (column, spec) in self.columns.into_iter().zip(&self.signature.inputs) {
+            let Some(extents) = column.extents else { continue };
+            let mut shape = vec![self.rows];
+            let rank = spec.shape.as_ref().map(Vec::len);
+            match (&extents[..], rank) {
+                // A feature is a list or a value, whichever way the input has it.
+                ([1], Some(1)) if label == "examples" => {}
+                ([], Some(2)) if label == "examples" => shape.push(1),
+                (extents, _) => shape.extend(extents),
+            }
+            let tensor = Tensor::new(shape, column.elements.finish());
+            inputs.push((spec.name.to_string(), tensor.map_err(|error| error.to_string())?));
+        }
+        Ok(inputs)
+    }
+}
