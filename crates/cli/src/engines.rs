@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use runtime::{Engines, onnxruntime};
+use serde_json::json;
 
 use crate::Failure;
+use crate::table::Table;
 
 /// Where the optional engine is looked for; shared by every verb that needs engines.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -52,12 +54,35 @@ pub struct Args {
 /// Prints what was found and how to get what was not.
 pub fn run(args: Args) -> Result<(), Failure> {
     let engines = args.search.discover();
+    if args.json {
+        let found = engines
+            .list()
+            .into_iter()
+            .map(|(name, version)| json!({"name": name, "found": true, "version": version}));
+        let absent = engines.absent().iter().map(|(name, error)| {
+            json!({"name": name, "found": false, "reason": error.to_string(), "get": how_to_get(name)})
+        });
+        println!("{:#}", json!({"engines": found.chain(absent).collect::<Vec<_>>()}));
+        return Ok(());
+    }
+    let mut table = Table::new(["engine", "version"]);
     for (name, version) in engines.list() {
-        println!("{name} {version}");
+        table.row(vec![name.into(), version]);
     }
+    for (name, _) in engines.absent() {
+        table.row(vec![(*name).into(), "not found".into()]);
+    }
+    print!("{}", table.text(0));
     for (name, error) in engines.absent() {
-        println!("{name}: {error}");
+        println!("\n{name}: {error}");
+        if let Some(command) = how_to_get(name) {
+            println!("get it: {command}");
+        }
     }
-    let _ = args.json;
     Ok(())
+}
+
+/// The one command that gets an engine.
+fn how_to_get(engine: &str) -> Option<&'static str> {
+    (engine == onnxruntime::NAME).then_some("pip install onnxruntime")
 }

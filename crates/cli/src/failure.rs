@@ -14,14 +14,12 @@ pub struct Failure {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)]
 enum Kind {
     Failed = 1,
     Usage = 2,
     Refused = 3,
 }
 
-#[allow(dead_code)] // The verbs that refuse models land next.
 impl Failure {
     /// It was tried and did not work: exit code 1.
     pub fn new(message: impl Display) -> Self {

@@ -20,6 +20,7 @@ mod library;
 mod logging;
 mod oip;
 mod serve;
+mod table;
 mod units;
 
 use std::process::ExitCode;

@@ -12,14 +12,8 @@ use crate::http::{Answer, Broken, Connection, Endpoint};
 /// What a server says of a model.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Metadata {
-    /// Its versions, if the server names them.
-    #[serde(default)]
-    pub versions: Vec<String>,
     /// What it takes.
     pub inputs: Vec<Spec>,
-    /// What it gives.
-    #[serde(default)]
-    pub outputs: Vec<Spec>,
 }
 
 /// One named tensor of a model.
@@ -206,8 +200,6 @@ fn json_data(name: &str, data: &Data) -> Result<String, Failure> {
 
 #[derive(Deserialize)]
 struct Outputs {
-    #[serde(default)]
-    model_version: Option<String>,
     outputs: Vec<Output>,
 }
 
@@ -231,8 +223,6 @@ struct Parameters {
 /// A decoded answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
-    /// The version that answered.
-    pub version: Option<String>,
     /// Named outputs, in the server's order.
     pub outputs: Vec<(String, Tensor)>,
 }
@@ -270,7 +260,7 @@ pub fn decode(answer: &Answer) -> Result<Decoded, Failure> {
             })?;
         outputs.push((output.name, tensor));
     }
-    Ok(Decoded { version: decoded.model_version, outputs })
+    Ok(Decoded { outputs })
 }
 
 fn binary_data(datatype: DataType, blob: &[u8]) -> Option<Data> {

@@ -167,7 +167,7 @@ mod tests {
         };
         let inputs =
             vec![spec("x", DataType::Fp32, &[-1, 3]), spec("tokens", DataType::Int64, &[-1, -1])];
-        Metadata { versions: Vec::new(), inputs, outputs: Vec::new() }
+        Metadata { inputs }
     }
 
     #[test]
