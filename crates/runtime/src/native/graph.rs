@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use model::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type};
+use model::onnx::{
+    GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type, type_proto,
+};
 use model::{DataType, Signature};
 
 use super::attributes::Attributes;
@@ -67,6 +69,11 @@ impl Node<'_> {
         place(self.proto)
     }
 
+    /// How many outputs it has, up to the last one that anything reads.
+    pub(super) fn wanted_outputs(&self) -> usize {
+        self.outputs.iter().rposition(Option::is_some).map_or(0, |last| last + 1)
+    }
+
     /// All values that it reads, those of its graphs included.
     pub(super) fn reads(&self) -> impl Iterator<Item = usize> {
         self.inputs.iter().flatten().chain(&self.captures).copied()
@@ -105,6 +112,18 @@ impl<'a> Graph<'a> {
             builder.add_node(node)?;
         }
         builder.finish(signature)
+    }
+
+    /// How many dimensions a value has, where the file says so.
+    pub(super) fn rank(&self, id: usize) -> Option<usize> {
+        let value = &self.values[id];
+        if let Some(tensor) = &value.constant {
+            return Some(tensor.dims.len());
+        }
+        match value.declared?.r#type.as_ref()?.value.as_ref()? {
+            type_proto::Value::TensorType(tensor) => Some(tensor.shape.as_ref()?.dim.len()),
+            _ => None,
+        }
     }
 
     pub(super) fn kinds(&self, ids: &[Option<usize>]) -> Vec<Option<Kind>> {

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::graph::{Graph, Node};
+use model::DataType;
+
+use super::graph::{Graph, Nested, Node, operator_name};
 use super::kinds::Kind;
 use super::operators::{self, Operator};
-use super::refusals;
+use super::refusals::{self, Facts};
 use super::segment::Source;
 use crate::Error;
 
@@ -38,26 +40,16 @@ pub(super) fn plan(graph: &Graph<'_>, options: &Options) -> Result<Vec<Step>, Er
     let mut refusals = Refusals::default();
     for node in &graph.nodes {
         let own = operators::build(graph, node, options.threads);
-        let outputs: Vec<Kind> = node
-            .outputs
-            .iter()
-            .map(|id| id.map_or(Kind::Tensor(model::DataType::Fp32), |id| graph.values[id].kind))
-            .collect();
-        let inputs = graph.kinds(&node.inputs);
-        let reason = refusals::reason(node.proto, node.opset, &inputs, &outputs).or_else(|| {
-            let inner = |n: &super::graph::Nested<'_>| {
-                refusals::reason(n.proto, node.opset, &n.inputs, &n.outputs)
-            };
-            node.nested.iter().find_map(inner)
-        });
+        let reason = refuses(graph, node);
         match (own, reason) {
             (Ok(Some(operator)), Some(_)) => runners.push(Runner::Own(operator)),
             (Ok(Some(_)), None) if options.prefer_rten => runners.push(Runner::Rten),
+            (Ok(Some(_)), None) if is_heavy(graph, node) => runners.push(Runner::Rten),
             (Ok(Some(operator)), None) => runners.push(Runner::Either(operator)),
             (_, None) => runners.push(Runner::Rten),
-            (Ok(None), Some(reason)) => refusals.add(node, reason),
+            (Ok(None), Some(reason)) => refusals.add(reason),
             (Err(error), Some(_)) if error.code() == model::ErrorCode::Unimplemented => {
-                refusals.add(node, error.to_string());
+                refusals.add(error.at(operator_name(node.proto)).to_string());
             }
             (Err(error), Some(_)) => return Err(error.at(node.place())),
         }
@@ -73,6 +65,105 @@ pub(super) fn plan(graph: &Graph<'_>, options: &Options) -> Result<Vec<Step>, Er
         };
         Ok(runners.into_iter().enumerate().map(own).collect())
     }
+}
+
+/// Why a node, or one inside it, must not be left to `rten`.
+fn refuses(graph: &Graph<'_>, node: &Node<'_>) -> Option<String> {
+    let unused = Kind::Tensor(DataType::Fp32);
+    let outputs: Vec<Kind> =
+        node.outputs.iter().map(|id| id.map_or(unused, |id| graph.values[id].kind)).collect();
+    let facts = Facts {
+        node: node.proto,
+        opset: node.opset,
+        inputs: &graph.kinds(&node.inputs),
+        outputs: &outputs,
+        wanted: node.wanted_outputs(),
+    };
+    let inner = |nested: &Nested<'_>| {
+        refusals::reason(&Facts {
+            node: nested.proto,
+            opset: node.opset,
+            inputs: &nested.inputs,
+            outputs: &nested.outputs,
+            wanted: nested.proto.output.len(),
+        })
+    };
+    refusals::reason(&facts)
+        .or_else(|| node.nested.iter().find_map(inner))
+        .or_else(|| beyond_32_bits(graph, node))
+        .or_else(|| column_vector(graph, node))
+}
+
+/// `rten` computes INT64 in 32 bits. Extents always fit; data may not, once it is calculated with.
+fn beyond_32_bits(graph: &Graph<'_>, node: &Node<'_>) -> Option<String> {
+    const CALCULATES: &[&str] = &[
+        "Abs",
+        "Add",
+        "Cast",
+        "CumSum",
+        "Div",
+        "Mean",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Range",
+        "ReduceL1",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "Sub",
+        "Sum",
+    ];
+    let name = operator_name(node.proto);
+    let long = Kind::Tensor(DataType::Int64);
+    let makes = node
+        .outputs
+        .iter()
+        .flatten()
+        .any(|id| graph.values[*id].kind == long && !graph.values[*id].shape_like);
+    if makes && CALCULATES.contains(&node.proto.op_type.as_str()) {
+        return Some(format!("operator {name} is not supported on INT64 data beyond 32 bits"));
+    }
+    // The ends of a slice may be as large as can be: that is how "to the end" is written.
+    if node.proto.op_type == "Slice" {
+        return None;
+    }
+    let too_large = |id: &usize| {
+        let constant = graph.values[*id].constant.as_deref();
+        constant.filter(|tensor| tensor.data_type == model::onnx::data_type::INT64).is_some_and(
+            |tensor| {
+                let tensor = tensor.to_tensor().ok();
+                let values = tensor.as_ref().and_then(|tensor| tensor.as_slice::<i64>());
+                values.is_none_or(|values| values.iter().any(|v| i32::try_from(*v).is_err()))
+            },
+        )
+    };
+    node.inputs
+        .iter()
+        .flatten()
+        .any(|id| too_large(id))
+        .then(|| format!("operator {name} is not supported with a constant beyond 32 bits"))
+}
+
+/// `rten` leaves a dimension too many when a batch of matrices meets a vector.
+fn column_vector(graph: &Graph<'_>, node: &Node<'_>) -> Option<String> {
+    let right = (*node.inputs.get(1)?)?;
+    let rank = graph.rank(right);
+    (node.proto.op_type == "MatMul" && rank == Some(1))
+        .then(|| "operator MatMul is not supported with a vector on the right".to_owned())
+}
+
+/// A product with so many weights that `rten`'s kernels pay for the way there.
+fn is_heavy(graph: &Graph<'_>, node: &Node<'_>) -> bool {
+    const MANY: i64 = 64 * 64;
+    matches!(node.proto.op_type.as_str(), "MatMul" | "Gemm")
+        && node.inputs.iter().flatten().any(|id| {
+            let constant = graph.values[*id].constant.as_deref();
+            constant.is_some_and(|tensor| {
+                tensor.dims.iter().fold(1i64, |n, dim| n.saturating_mul(*dim)) >= MANY
+            })
+        })
 }
 
 /// Gathers as many nodes as possible into each segment: takes everything that is ready for one
@@ -138,7 +229,7 @@ fn source(graph: &Graph<'_>, nodes: impl Iterator<Item = usize>) -> Source {
 struct Refusals(BTreeMap<String, usize>);
 
 impl Refusals {
-    fn add(&mut self, _node: &Node<'_>, reason: String) {
+    fn add(&mut self, reason: String) {
         *self.0.entry(reason).or_default() += 1;
     }
 

@@ -6,6 +6,7 @@
 use model::DataType;
 use model::onnx::NodeProto;
 
+use super::attributes::Attributes;
 use super::graph::operator_name;
 use super::kinds::Kind;
 
@@ -16,8 +17,6 @@ const STANDARD: &[&str] = &[
     "Acosh",
     "Add",
     "And",
-    "ArgMax",
-    "ArgMin",
     "Asin",
     "Asinh",
     "Atan",
@@ -25,13 +24,11 @@ const STANDARD: &[&str] = &[
     "Attention",
     "AveragePool",
     "BatchNormalization",
-    "BitCast",
     "Cast",
     "CastLike",
     "Ceil",
     "Clip",
     "Concat",
-    "ConcatFromSequence",
     "Conv",
     "ConvInteger",
     "Constant",
@@ -40,12 +37,9 @@ const STANDARD: &[&str] = &[
     "Cos",
     "Cosh",
     "CumSum",
-    "DFT",
     "DequantizeLinear",
     "DepthToSpace",
     "Div",
-    "Dropout",
-    "DynamicQuantizeLinear",
     "Einsum",
     "Elu",
     "Equal",
@@ -91,7 +85,6 @@ const STANDARD: &[&str] = &[
     "Mod",
     "Mul",
     "Neg",
-    "NonMaxSuppression",
     "NonZero",
     "Not",
     "OneHot",
@@ -99,7 +92,6 @@ const STANDARD: &[&str] = &[
     "Pad",
     "Pow",
     "PRelu",
-    "QuantizeLinear",
     "RMSNormalization",
     "Range",
     "Reciprocal",
@@ -122,15 +114,8 @@ const STANDARD: &[&str] = &[
     "Scatter",
     "ScatterElements",
     "ScatterND",
-    "SequenceAt",
-    "SequenceConstruct",
-    "SequenceEmpty",
-    "SequenceErase",
-    "SequenceInsert",
-    "SequenceLength",
     "Shape",
     "Sigmoid",
-    "Sign",
     "Sin",
     "Sinh",
     "Size",
@@ -139,7 +124,6 @@ const STANDARD: &[&str] = &[
     "Softplus",
     "Softsign",
     "Split",
-    "SplitToSequence",
     "Sqrt",
     "Squeeze",
     "STFT",
@@ -173,13 +157,20 @@ const CONTRIBUTED: &[&str] = &[
     "RotaryEmbedding",
 ];
 
+/// What a node looks like to whoever is to run it.
+pub(super) struct Facts<'a> {
+    pub(super) node: &'a NodeProto,
+    pub(super) opset: i64,
+    /// `None`: left out.
+    pub(super) inputs: &'a [Option<Kind>],
+    pub(super) outputs: &'a [Kind],
+    /// How many outputs, counted up to the last one that anything reads.
+    pub(super) wanted: usize,
+}
+
 /// Why a node must not be left to `rten`; `None` if it may.
-pub(super) fn reason(
-    node: &NodeProto,
-    opset: i64,
-    inputs: &[Option<Kind>],
-    outputs: &[Kind],
-) -> Option<String> {
+pub(super) fn reason(facts: &Facts<'_>) -> Option<String> {
+    let node = facts.node;
     let operator = node.op_type.as_str();
     let known = match node.domain.as_str() {
         "" => STANDARD.contains(&operator),
@@ -187,31 +178,87 @@ pub(super) fn reason(
         "com.microsoft" => CONTRIBUTED.contains(&operator),
         _ => false,
     };
+    let name = operator_name(node);
     if !known {
-        return Some(format!("operator {} is not supported", operator_name(node)));
+        return Some(format!("operator {name} is not supported"));
     }
-    let kinds = inputs.iter().flatten().chain(outputs.iter().take(node.output.len()));
-    for kind in kinds {
+    for kind in facts.inputs.iter().flatten().chain(facts.outputs.iter().take(facts.wanted)) {
         match kind {
-            Kind::Tensor(datatype) | Kind::Sequence(datatype) if fits(*datatype) => {}
-            other => {
-                return Some(format!("{} is not supported on {other}", operator_name(node)));
-            }
+            Kind::Tensor(datatype) if fits(operator, *datatype) => {}
+            other => return Some(format!("operator {name} is not supported on {other}")),
         }
     }
-    differs(operator, opset).map(|what| format!("{}: {what}", operator_name(node)))
+    differs(facts).map(|what| format!("operator {name} is not supported {what}"))
 }
 
-fn fits(datatype: DataType) -> bool {
+fn fits(operator: &str, datatype: DataType) -> bool {
     use DataType::{Bool, Fp32, Int8, Int32, Int64, Uint8};
-    matches!(datatype, Fp32 | Int32 | Int64 | Int8 | Uint8 | Bool)
+    match datatype {
+        Fp32 | Int32 | Int64 | Bool => true,
+        // Only the operators of quantized models, and those that just move elements.
+        Int8 | Uint8 => BYTES.contains(&operator),
+        _ => false,
+    }
 }
 
-fn differs(operator: &str, opset: i64) -> Option<&'static str> {
-    match operator {
-        "Softmax" | "LogSoftmax" if opset < 13 => {
-            Some("operator sets before 13 flatten the tensor, which is not supported")
+/// The operators that `rten` has for 8-bit integers.
+const BYTES: &[&str] = &[
+    "Cast",
+    "Concat",
+    "ConvInteger",
+    "DequantizeLinear",
+    "DynamicQuantizeLSTM",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "MatMulInteger",
+    "MatMulNBits",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// Where `rten` differs from the specification or lacks a part of it.
+fn differs(facts: &Facts<'_>) -> Option<&'static str> {
+    let attributes = Attributes::of(facts.node);
+    let text = |name: &str| attributes.string(name).ok().flatten().unwrap_or("");
+    let has_input = |index: usize| facts.inputs.get(index).copied().flatten().is_some();
+    let spatial = attributes.ints("kernel_shape").map_or(0, <[i64]>::len);
+    match facts.node.op_type.as_str() {
+        "Softmax" | "LogSoftmax" if facts.opset < 13 => Some("as before operator set 13"),
+        "Resize" if text("mode") == "cubic" => Some("with mode cubic"),
+        "Resize" if text("coordinate_transformation_mode") == "align_corners" => {
+            Some("with align_corners")
+        }
+        "Pad" if has_input(3) => Some("with axes"),
+        "Attention" if has_input(6) => Some("with nonpad_kv_seqlen"),
+        "Attention" if facts.wanted > 3 => Some("with output qk_matmul_output"),
+        "LayerNormalization" if facts.wanted > 1 => Some("with outputs Mean and InvStdDev"),
+        "MaxPool" if facts.wanted > 1 => Some("with output Indices"),
+        "GRU" if !attributes.flag("linear_before_reset", false).unwrap_or(false) => {
+            Some("with linear_before_reset 0")
+        }
+        "Conv" | "ConvTranspose" | "ConvInteger" | "MaxPool" | "AveragePool"
+            if text("auto_pad") == "SAME_LOWER" =>
+        {
+            Some("with auto_pad SAME_LOWER")
+        }
+        "Conv" | "ConvTranspose" | "ConvInteger" | "MaxPool" | "AveragePool" if spatial > 2 => {
+            Some("in three dimensions")
+        }
+        "ConvTranspose" if spatial == 1 => Some("in one dimension"),
+        "ReduceMax" | "ReduceMin" if facts.inputs.first() == Some(&Some(BOOL)) => Some("on BOOL"),
+        "Pow" if facts.inputs.first() != facts.inputs.get(1) => Some("on two types"),
+        "OneHot" if facts.inputs.iter().take(2).any(|kind| *kind == Some(FP32)) => {
+            Some("with floating-point indices")
         }
         _ => None,
     }
 }
+
+const BOOL: Kind = Kind::Tensor(DataType::Bool);
+const FP32: Kind = Kind::Tensor(DataType::Fp32);

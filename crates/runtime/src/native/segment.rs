@@ -3,15 +3,18 @@
 //! `rten` knows four element types; INT64 and BOOL become INT32 on the way in and come back on
 //! the way out. Values that do not fit are refused, never cut.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use model::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
+use model::onnx::attribute_proto::AttributeType;
+use model::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use model::{Data, DataType, Tensor};
 use prost::Message;
 use rten::{Model, ModelOptions, NodeId, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::prelude::*;
 
-use super::graph::Graph;
+use super::attributes::Attributes;
+use super::graph::{Graph, Node};
 use crate::Error;
 
 /// What a segment is made of, before `rten` has compiled it.
@@ -40,7 +43,7 @@ impl Source {
         let bytes = self.encode(graph, true)?;
         let mut options = ModelOptions::with_all_ops();
         options.enable_optimization(false);
-        options.load(bytes).map(drop).map_err(|error| load_error(&error))
+        load(&options, bytes).map(drop)
     }
 
     /// Compiles.
@@ -48,7 +51,7 @@ impl Source {
         let bytes = self.encode(graph, false)?;
         let mut options = ModelOptions::with_all_ops();
         options.prepack_weights(true);
-        let model = options.load(bytes).map_err(|error| load_error(&error))?;
+        let model = load(&options, bytes)?;
         let find = |id: usize| {
             let name = graph.values[id].name;
             let node = model.find_node(name);
@@ -79,7 +82,7 @@ impl Source {
         let mut constants: Vec<usize> = Vec::new();
         for index in &self.nodes {
             let node = &graph.nodes[*index];
-            proto.node.push(node.proto.clone());
+            proto.node.push(normalized(graph, node));
             let reads = node.reads().filter(|id| graph.values[*id].constant.is_some());
             constants.extend(reads);
         }
@@ -113,9 +116,66 @@ fn named(name: &str) -> ValueInfoProto {
     ValueInfoProto { name: name.to_owned(), ..Default::default() }
 }
 
-fn load_error(error: &rten::LoadError) -> Error {
-    let message = error.to_string();
-    Error::unsupported(message)
+fn load(options: &ModelOptions, bytes: Vec<u8>) -> Result<Model, Error> {
+    // Its optimizer can trip over graphs that are broken, or only unusual.
+    let loaded = catch_unwind(AssertUnwindSafe(|| options.load(bytes)));
+    match loaded {
+        Ok(Ok(model)) => Ok(model),
+        Ok(Err(error)) => Err(Error::unsupported(error.to_string())),
+        Err(_) => Err(Error::unsupported("rten gave up on compiling this part of the model")),
+    }
+}
+
+/// The node as `rten` wants it: with a name for its errors, without outputs that nothing reads,
+/// with defaults written out that it does not fill in itself.
+fn normalized(graph: &Graph<'_>, node: &Node<'_>) -> NodeProto {
+    let mut proto = node.proto.clone();
+    if proto.name.is_empty() {
+        let output = proto.output.first().cloned().unwrap_or_default();
+        proto.name = format!("{} that makes {output}", proto.op_type);
+    }
+    proto.output.truncate(node.wanted_outputs());
+    let attributes = Attributes::of(node.proto);
+    let windows = match proto.op_type.as_str() {
+        "Conv" | "ConvTranspose" | "ConvInteger" | "MaxPool" | "AveragePool" => {
+            let given = attributes.ints("kernel_shape").unwrap_or_default().to_vec();
+            let weights = node.inputs.get(1).copied().flatten();
+            let weights = weights.and_then(|id| graph.values[id].constant.as_deref());
+            let weights = weights.and_then(|tensor| tensor.dims.get(2..)).unwrap_or_default();
+            if given.is_empty() { weights.to_vec() } else { given }
+        }
+        // The specification's default, which differs from rten's.
+        "QuantizeLinear" | "DequantizeLinear" => {
+            add_ints(&mut proto, "axis", None);
+            return proto;
+        }
+        _ => return proto,
+    };
+    if windows.is_empty() {
+        return proto;
+    }
+    let ones = vec![1; windows.len()];
+    add_ints(&mut proto, "strides", Some(ones.clone()));
+    if proto.op_type != "AveragePool" || attributes.has("dilations") {
+        add_ints(&mut proto, "dilations", Some(ones));
+    }
+    add_ints(&mut proto, "kernel_shape", Some(windows));
+    proto
+}
+
+/// Adds an attribute that is not there: a list, or the number 1.
+fn add_ints(proto: &mut NodeProto, name: &str, ints: Option<Vec<i64>>) {
+    if proto.attribute.iter().any(|attribute| attribute.name == name) {
+        return;
+    }
+    let kind = if ints.is_some() { AttributeType::Ints } else { AttributeType::Int };
+    proto.attribute.push(AttributeProto {
+        name: name.to_owned(),
+        r#type: kind as i32,
+        i: 1,
+        ints: ints.unwrap_or_default(),
+        ..Default::default()
+    });
 }
 
 impl Segment {

@@ -2,5 +2,6 @@
 
 mod kernels;
 mod native;
+mod native_goldens;
 mod onnxruntime;
 mod support;

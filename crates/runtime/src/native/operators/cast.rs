@@ -177,8 +177,8 @@ fn parse(strings: &[Bytes], to: DataType) -> Result<Data, Error> {
     })
 }
 
-/// Writes numbers as ONNX Runtime does: 8 significant digits for FP32, 17 for FP64, without
-/// trailing zeros, in scientific notation where the exponent is small or large.
+/// Writes numbers as ONNX Runtime does: 8 significant digits for FP32, as many as tell it apart
+/// for FP64, without trailing zeros, in scientific notation where the exponent is small or large.
 fn format(data: &Data) -> Vec<Bytes> {
     match data {
         Data::Bool(values) | Data::Uint8(values) => {
@@ -187,7 +187,7 @@ fn format(data: &Data) -> Vec<Bytes> {
         Data::Fp16(values) => values.iter().map(|v| float(v.to_f64(), 8)).collect(),
         Data::Bf16(values) => values.iter().map(|v| float(v.to_f64(), 8)).collect(),
         Data::Fp32(values) => values.iter().map(|v| float(f64::from(*v), 8)).collect(),
-        Data::Fp64(values) => values.iter().map(|v| float(*v, 17)).collect(),
+        Data::Fp64(values) => values.iter().map(|v| shortest(*v)).collect(),
         integers => each!(integers, values => values.map(|v| v.to_string().into()).collect()),
     }
 }
@@ -214,6 +214,19 @@ fn float(value: f64, digits: usize) -> Bytes {
     trim(&format!("{value:.decimals$}")).into()
 }
 
+/// With the fewest digits that are read back as the same number.
+fn shortest(value: f64) -> Bytes {
+    let text = format!("{value:e}");
+    match text.split_once('e').and_then(|(m, e)| Some((m, e.parse::<i32>().ok()?))) {
+        Some((mantissa, exponent)) if !(-4..17).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{mantissa}e{sign}{:02}", exponent.abs()).into()
+        }
+        Some(_) => format!("{value}").into(),
+        None => float(value, 17),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,10 +238,12 @@ mod tests {
         assert_eq!(text(0.1f32.into(), 8), "0.1");
         assert_eq!(text(-3.25, 8), "-3.25");
         assert_eq!(text(0.47892547, 8), "0.47892547");
-        assert_eq!(text(9.9999999e9, 8), "1e+10");
+        assert_eq!(text(9.999_999_99e9, 8), "1e+10");
         assert_eq!(text(12345678.0, 8), "12345678");
         assert_eq!(text(1.5e-7, 8), "1.5e-07");
-        assert_eq!(text(0.1, 17), "0.10000000000000001");
+        assert_eq!(shortest(0.1), "0.1");
+        assert_eq!(shortest(1e300), "1e+300");
+        assert_eq!(shortest(f64::NAN), "NaN");
         assert_eq!(text(f64::NEG_INFINITY, 8), "-INF");
     }
 

@@ -1,13 +1,26 @@
 //! Matrix products of the size that tabular models have. Large ones go to `rten`.
 
-use model::{Data, Tensor};
+use model::{Data, DataType, Tensor};
 
 use super::arithmetic::{Number, map_numbers, map_pair};
 use super::shape::{Walk, broadcast, broadcast_strides, count, tensor};
 use super::{Argument, Arguments, Built, Context, Operator};
 use crate::Error;
+use crate::native::kinds::Kind;
+
+/// Products in half precision need a wider sum than the other operators have.
+fn refuse_halves(context: &Context<'_>) -> Result<(), Error> {
+    let half = |kind: &Kind| matches!(kind.tensor(), Some(DataType::Fp16 | DataType::Bf16));
+    match context.inputs.iter().flatten().find(|kind| half(kind)) {
+        None => Ok(()),
+        Some(kind) => {
+            Err(Error::unsupported(format!("matrix products are not supported on {kind}")))
+        }
+    }
+}
 
 pub(super) fn matmul(context: &Context<'_>) -> Built {
+    refuse_halves(context)?;
     context.attributes.only(&[])?;
     Ok(Box::new(MatMul))
 }
@@ -87,6 +100,7 @@ impl Size {
 }
 
 pub(super) fn gemm(context: &Context<'_>) -> Built {
+    refuse_halves(context)?;
     context.attributes.only(&["alpha", "beta", "transA", "transB", "broadcast"])?;
     Ok(Box::new(Gemm {
         alpha: context.attributes.float_or("alpha", 1.0)?,

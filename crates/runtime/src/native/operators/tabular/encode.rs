@@ -115,7 +115,15 @@ pub(super) fn label_encoder(context: &Context<'_>) -> Built {
         let indices: Vec<i64> = (0..classes.len() as i64).collect();
         return two_way(context, &indices, classes);
     }
-    let keys = keys(&list(context, "keys")?.ok_or_else(|| Error::invalid("there are no keys"))?)?;
+    let mut keys =
+        keys(&list(context, "keys")?.ok_or_else(|| Error::invalid("there are no keys"))?)?;
+    if context.opset < 4 {
+        // Before version 4 of the operator set NaN was equal to nothing: a key that none has.
+        let not_a_number = real(f64::NAN);
+        for key in keys.iter_mut().filter(|key| **key == not_a_number) {
+            *key = Key::Real(u64::MAX);
+        }
+    }
     let values = list(context, "values")?.ok_or_else(|| Error::invalid("there are no values"))?;
     let default = match attributes.tensor("default_tensor")? {
         Some(default) => default,

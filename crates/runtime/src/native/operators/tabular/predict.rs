@@ -7,6 +7,7 @@ use super::super::{Argument, Arguments, Built, Context, Operator};
 use super::{Labels, post_transform, rows, singles};
 use crate::Error;
 use crate::kernels::linear::{LinearClassifier, LinearModel, LinearRegressor};
+use crate::kernels::post::{PostTransform, logistic};
 use crate::kernels::svm::{Kernel, SvmClasses, SvmClassifier, SvmModel, SvmRegressor};
 
 fn linear_model(context: &Context<'_>, outputs: usize) -> Result<LinearModel, Error> {
@@ -79,14 +80,28 @@ pub(super) fn linear_classifier(context: &Context<'_>) -> Built {
     // A classifier says how many scores it has by its intercepts.
     let intercepts = attributes.floats("intercepts")?.len();
     let outputs = if intercepts == 0 { labels.len() } else { intercepts };
-    let model = LinearClassifier::new(linear_model(context, outputs)?, labels.len())?;
+    let mut arrays = linear_model(context, outputs)?;
+    // ONNX Runtime takes the one score of two classes through the logistic function both ways.
+    let both_ways = outputs == 1 && labels.len() == 2 && arrays.post == PostTransform::Logistic;
+    if both_ways {
+        arrays.post = PostTransform::None;
+    }
+    let model = LinearClassifier::new(arrays, labels.len())?;
     let scores = model.scores();
     Ok(Box::new(Classify {
         labels,
         scores,
         run: move |rows: crate::kernels::Rows<'_, f32>,
                    classes: &mut [usize],
-                   scores: &mut [f32]| model.run(rows, classes, scores),
+                   scores: &mut [f32]| {
+            model.run(rows, classes, scores)?;
+            if both_ways {
+                for pair in scores.as_chunks_mut::<2>().0 {
+                    *pair = [logistic(-pair[1]), logistic(pair[1])];
+                }
+            }
+            Ok(())
+        },
     }))
 }
 
@@ -113,7 +128,7 @@ pub(super) fn svm_regressor(context: &Context<'_>) -> Built {
         "rho",
         "support_vectors",
     ])?;
-    if post_transform(context)? != crate::kernels::post::PostTransform::None {
+    if post_transform(context)? != PostTransform::None {
         return Err(Error::unsupported("SVMRegressor with a post transform"));
     }
     let vectors = usize::try_from(attributes.int_or("n_supports", 0)?)
