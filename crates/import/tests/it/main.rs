@@ -1,3 +1,4 @@
 //! Tests of the import room through its public door.
 
 mod shared_models;
+mod stacking;
