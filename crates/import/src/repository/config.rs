@@ -64,7 +64,9 @@ impl Config {
         check_length(text)?;
         let json: Json = serde_json::from_str(text).map_err(|error| error.to_string())?;
         match message_of(json) {
-            Some(Value::Message(message)) => Self::read(&message),
+            Some(Value::Message(message)) if text.trim_start().starts_with('{') => {
+                Self::read(&message)
+            }
             _ => Err("expected a JSON object".into()),
         }
     }

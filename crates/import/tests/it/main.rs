@@ -1,4 +1,10 @@
 //! Tests of the import room through its public door.
 
+mod bytes;
+mod external;
+mod graphs;
+mod refusals;
+mod repository;
 mod shared_models;
 mod stacking;
+mod support;
