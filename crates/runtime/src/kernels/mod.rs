@@ -58,6 +58,13 @@ pub trait Real:
 
     /// The next smaller value of this type.
     fn next_down(self) -> Self;
+
+    /// Whether trees compare ranks among their thresholds in place of [`key`](Self::key)s.
+    const BY_RANK: bool;
+
+    /// An integer in the order of the numbers, with one for both zeros. Not for NaN, nor where
+    /// [`BY_RANK`](Self::BY_RANK) is set.
+    fn key(self) -> i32;
 }
 
 mod private {
@@ -84,6 +91,15 @@ impl Real for f32 {
     fn next_down(self) -> Self {
         Self::next_down(self)
     }
+
+    const BY_RANK: bool = false;
+
+    #[inline(always)]
+    fn key(self) -> i32 {
+        // Adding zero makes -0 a 0. The bits of negative numbers grow the wrong way: turned over.
+        let bits = (self + 0.0).to_bits() as i32;
+        bits ^ ((bits >> 31) & i32::MAX)
+    }
 }
 
 impl Real for f64 {
@@ -103,6 +119,12 @@ impl Real for f64 {
 
     fn next_down(self) -> Self {
         Self::next_down(self)
+    }
+
+    const BY_RANK: bool = true;
+
+    fn key(self) -> i32 {
+        unreachable!("double-precision values are compared by rank")
     }
 }
 

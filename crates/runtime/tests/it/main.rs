@@ -1,6 +1,7 @@
 //! The crate's integration tests, in one binary.
 
 mod kernels;
+mod kernels_trees;
 mod native;
 mod native_goldens;
 mod onnxruntime;

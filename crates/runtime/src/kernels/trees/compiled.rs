@@ -1,6 +1,7 @@
 //! The compiled form of an ensemble, and how it runs on rows.
 
 use super::check::{check, normalize};
+use super::fast::{Fast, Room};
 use super::walk::Walk;
 use super::{Aggregate, Ensemble};
 use crate::Error;
@@ -21,6 +22,7 @@ pub struct Trees<T: Real> {
     aggregate: Aggregate,
     count: usize,
     walk: Walk<T>,
+    fast: Option<Fast<T>>,
 }
 
 impl<T: Real> Trees<T> {
@@ -36,6 +38,7 @@ impl<T: Real> Trees<T> {
             aggregate: ensemble.aggregate,
             count: trees.len(),
             walk: Walk::new(ensemble, &trees),
+            fast: Fast::new(ensemble, &trees),
         })
     }
 
@@ -51,7 +54,19 @@ impl<T: Real> Trees<T> {
 
     /// The layout that was chosen, and why, for people.
     pub fn describe(&self) -> String {
-        format!("{} trees, walked node by node", self.count)
+        let layout = self.fast.as_ref().map(Fast::describe);
+        let layout = layout.unwrap_or_else(|| "walked node by node".to_owned());
+        format!("{} trees: {layout}", self.count)
+    }
+
+    /// Pins a layout, to test and compare them. The answers are the same, to the bit.
+    pub fn pin(&mut self, layout: Layout) {
+        match (layout, &mut self.fast) {
+            (Layout::Plain, fast) => *fast = None,
+            (Layout::LeafBits, Some(fast)) => fast.force(true),
+            (Layout::Descent, Some(fast)) => fast.force(false),
+            (_, None) => {}
+        }
     }
 
     /// Writes `rows × targets` aggregated scores, without base values and transforms, on at most
@@ -110,12 +125,17 @@ impl<T: Real> Trees<T> {
         let block = BLOCK.min(rows.count());
         let mut sums = vec![T::ZERO; block * targets];
         let mut seen = vec![false; block * targets];
+        let mut room = Room::new();
         for start in (0..rows.count()).step_by(BLOCK) {
             let count = BLOCK.min(rows.count() - start);
             let (sums, seen) = (&mut sums[..count * targets], &mut seen[..count * targets]);
             sums.fill(T::ZERO);
             seen.fill(false);
-            self.walk.add(rows.slice(start, count), self.aggregate, sums, seen);
+            let rows = rows.slice(start, count);
+            match &self.fast {
+                Some(fast) => fast.add(rows, &mut room, sums, seen),
+                None => self.walk.add(rows, self.aggregate, sums, seen),
+            }
             if self.aggregate == Aggregate::Average {
                 let count = T::from_f64(self.count as f64);
                 sums.iter_mut().for_each(|sum| *sum = *sum / count);
@@ -131,6 +151,17 @@ impl<T: Real> Trees<T> {
             }
         }
     }
+}
+
+/// The layouts that [`Trees`] choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Rows walk the trees one after the other; runs everything.
+    Plain,
+    /// A word of leaf bits for each row, where no tree has more leaves than bits.
+    LeafBits,
+    /// Compact nodes, several walks side by side.
+    Descent,
 }
 
 /// Where a run writes: a class for each row (or none at all), and scores.

@@ -4,13 +4,16 @@
 //! `ai.onnx.ml` operators have. [`Trees::compile`] checks it and lays it out for this machine;
 //! [`Regressor`] and [`Classifier`] add what the sums mean.
 
+mod bits;
 mod check;
 mod compiled;
+mod descent;
+mod fast;
 mod finish;
 pub mod onnx;
 mod walk;
 
-pub use compiled::Trees;
+pub use compiled::{Layout, Trees};
 pub use finish::{Classifier, Regressor};
 
 /// The trees of a model, in plain arrays.

@@ -1,0 +1,232 @@
+//! Measures the tree kernels against ONNX Runtime: in turn, in one process, on one thread each.
+//!
+//! ```text
+//! cargo run --release -p runtime --example trees_against_onnxruntime -- \
+//!     --onnxruntime libonnxruntime.so.1.32.0 tab.onnx cancer_rf.onnx lightgbm_1000.onnx
+//! ```
+//!
+//! The library may also be given by `ORT_DYLIB_PATH`. Each model is one whose first node is a
+//! `TreeEnsembleClassifier` or `TreeEnsembleRegressor` of single precision. Rows are drawn around
+//! the model's own thresholds, so that they spread over its leaves. The times are the least of
+//! several rounds; ONNX Runtime's hold what a session's run costs beside the operator.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use model::onnx::{AttributeProto, ModelProto, NodeProto};
+use ort::environment::Environment;
+use ort::session::Session;
+use ort::value::TensorRef;
+use prost::Message;
+use runtime::kernels::Rows;
+use runtime::kernels::post::PostTransform;
+use runtime::kernels::trees::onnx::NodeArrays;
+use runtime::kernels::trees::{Aggregate, Classifier, Comparison, Ensemble, Layout, Regressor};
+
+const BATCHES: [usize; 3] = [1, 32, 1024];
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_millis(60);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut models = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    let mut library = std::env::var("ORT_DYLIB_PATH").ok();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--onnxruntime" => library = arguments.next(),
+            _ => models.push(argument),
+        }
+    }
+    let library = library.ok_or("name the library: --onnxruntime PATH or ORT_DYLIB_PATH")?;
+    let environment = ort::init_from(library)?.build()?;
+    for path in models {
+        compare(&environment, &path)?;
+    }
+    Ok(())
+}
+
+/// Our side: a classifier or a regressor.
+#[derive(Clone)]
+enum Own {
+    Classifier(Classifier<f32>),
+    Regressor(Regressor<f32>),
+}
+
+impl Own {
+    fn run(&self, rows: &[f32], width: usize, classes: &mut [usize], scores: &mut [f32]) {
+        let rows = Rows::new(rows, width).expect("whole rows");
+        match self {
+            Self::Classifier(trees) => trees.run(rows, 1, classes, scores),
+            Self::Regressor(trees) => trees.run(rows, 1, scores),
+        }
+        .expect("answers");
+    }
+
+    fn pinned(&self, layout: Layout) -> Self {
+        let mut own = self.clone();
+        match &mut own {
+            Self::Classifier(trees) => trees.trees_mut().pin(layout),
+            Self::Regressor(trees) => trees.trees_mut().pin(layout),
+        }
+        own
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Classifier(trees) => trees.trees().describe(),
+            Self::Regressor(trees) => trees.trees().describe(),
+        }
+    }
+}
+
+fn compare(environment: &Environment, path: &str) -> Result<(), Box<dyn Error>> {
+    let bytes = std::fs::read(path)?;
+    let file = ModelProto::decode(&bytes[..])?;
+    let node = file.graph.as_ref().and_then(|graph| graph.node.first()).ok_or("no node")?;
+    let (ensemble, base, post) = read(node)?;
+    let own = match node.op_type.as_str() {
+        "TreeEnsembleClassifier" => Own::Classifier(Classifier::new(&ensemble, &base, post)?),
+        _ => Own::Regressor(Regressor::new(&ensemble, &base, post)?),
+    };
+    let mut session = Session::builder(environment)?
+        .with_intra_threads(1)
+        .map_err(|error| error.to_string())?
+        .commit_from_memory(&bytes)?;
+    let input = session.inputs()[0].name().to_owned();
+    let output = session.outputs().last().ok_or("no output")?.name().to_owned();
+    let width = ensemble.branches.iter().map(|b| b.feature as usize + 1).max().unwrap_or(1);
+    // A model says how many columns it has; the trees may not look at the last ones.
+    let width = session.inputs()[0]
+        .dtype()
+        .tensor_shape()
+        .and_then(|shape| shape.get(1).copied())
+        .and_then(|columns| usize::try_from(columns).ok())
+        .unwrap_or(width);
+    let rows = draw_rows(&ensemble, width, 4096);
+    println!("{path}: {}", own.describe());
+
+    for batch in BATCHES {
+        let targets = ensemble.targets;
+        let (mut classes, mut scores) = (vec![0; batch], vec![0.0f32; batch * targets]);
+        let mut difference = 0.0f32;
+        for rows in rows.chunks_exact(batch * width) {
+            own.run(rows, width, &mut classes, &mut scores);
+            let tensor = TensorRef::from_array_view(([batch, width], rows))?;
+            let answer = session.run(ort::inputs![input.as_str() => tensor])?;
+            let (_, wanted) = answer[output.as_str()].try_extract_tensor::<f32>()?;
+            for (own, wanted) in scores.iter().zip(wanted) {
+                difference = difference.max((own - wanted).abs() / wanted.abs().max(1.0));
+            }
+        }
+        let layouts = [Layout::Plain, Layout::Descent, Layout::LeafBits];
+        let pinned = layouts.map(|layout| own.pinned(layout));
+        let mut times = [f64::MAX; 5];
+        for _ in 0..ROUNDS {
+            times[0] = times[0].min(measure(&rows, batch * width, |rows| {
+                let tensor = TensorRef::from_array_view(([batch, width], rows)).expect("a tensor");
+                session.run(ort::inputs![input.as_str() => tensor]).expect("an answer");
+            }));
+            let own = std::iter::once(&own).chain(&pinned);
+            for (time, own) in times[1..].iter_mut().zip(own) {
+                *time = time.min(measure(&rows, batch * width, |rows| {
+                    own.run(rows, width, &mut classes, &mut scores);
+                }));
+            }
+        }
+        let row = |time: f64| time / batch as f64 * 1e6;
+        println!(
+            "  batch {batch:>4}: ONNX Runtime {:8.3} us/row, ours {:7.3} us/row: {:5.1} x \
+             (plain {:.3}, descent {:.3}, bits {:.3}); difference {difference:.1e}",
+            row(times[0]),
+            row(times[1]),
+            times[0] / times[1],
+            row(times[2]),
+            row(times[3]),
+            row(times[4]),
+        );
+        if difference > 1e-5 {
+            return Err(format!("{path}: the answers differ by {difference}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Seconds a call, going through the rows batch by batch.
+fn measure(rows: &[f32], size: usize, mut call: impl FnMut(&[f32])) -> f64 {
+    let start = Instant::now();
+    let mut calls = 0;
+    while start.elapsed() < ROUND {
+        for rows in rows.chunks_exact(size).take(64) {
+            call(rows);
+            calls += 1;
+        }
+    }
+    start.elapsed().as_secs_f64() / f64::from(calls)
+}
+
+/// Values around the thresholds of their feature.
+fn draw_rows(ensemble: &Ensemble, width: usize, count: usize) -> Vec<f32> {
+    let mut thresholds = vec![Vec::new(); width];
+    for branch in &ensemble.branches {
+        thresholds[branch.feature as usize].push(branch.threshold as f32);
+    }
+    let mut state = 1u64;
+    let mut random = move || {
+        // A linear congruential generator with Knuth's constants is enough to spread rows.
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize
+    };
+    let mut rows = Vec::with_capacity(count * width);
+    for _ in 0..count {
+        for thresholds in &thresholds {
+            let base = match thresholds.len() {
+                0 => 0.0,
+                len => thresholds[random() % len],
+            };
+            rows.push(base * (0.99 + (random() % 1000) as f32 * 2e-5));
+        }
+    }
+    rows
+}
+
+/// The trees of an operator, its base values and its transform.
+fn read(node: &NodeProto) -> Result<(Ensemble, Vec<f64>, PostTransform), Box<dyn Error>> {
+    let prefix = match node.op_type.as_str() {
+        "TreeEnsembleClassifier" => "class",
+        "TreeEnsembleRegressor" => "target",
+        other => return Err(format!("expected a tree ensemble first, got {other}").into()),
+    };
+    let none = AttributeProto::default();
+    let get = |name: &str| node.attribute.iter().find(|a| a.name == name).unwrap_or(&none);
+    let floats =
+        |name: &str| -> Vec<f64> { get(name).floats.iter().map(|v| (*v).into()).collect() };
+    let text = |name: &str, default: &str| match &get(name).s {
+        empty if empty.is_empty() => default.to_owned(),
+        text => String::from_utf8_lossy(text).into_owned(),
+    };
+    let modes: Vec<Option<Comparison>> = get("nodes_modes")
+        .strings
+        .iter()
+        .map(|mode| Comparison::from_name(&String::from_utf8_lossy(mode)))
+        .collect();
+    let labels = get("classlabels_int64s").ints.len() + get("classlabels_strings").strings.len();
+    let ensemble = NodeArrays {
+        tree_ids: &get("nodes_treeids").ints,
+        node_ids: &get("nodes_nodeids").ints,
+        feature_ids: &get("nodes_featureids").ints,
+        modes: &modes,
+        values: &floats("nodes_values"),
+        true_ids: &get("nodes_truenodeids").ints,
+        false_ids: &get("nodes_falsenodeids").ints,
+        missing_to_true: &get("nodes_missing_value_tracks_true").ints,
+        weight_tree_ids: &get(&format!("{prefix}_treeids")).ints,
+        weight_node_ids: &get(&format!("{prefix}_nodeids")).ints,
+        weight_targets: &get(&format!("{prefix}_ids")).ints,
+        weights: &floats(&format!("{prefix}_weights")),
+        targets: if prefix == "class" { labels } else { get("n_targets").i as usize },
+        aggregate: Aggregate::from_name(&text("aggregate_function", "SUM")).ok_or("aggregate")?,
+    }
+    .ensemble()?;
+    let post = PostTransform::from_name(&text("post_transform", "NONE")).ok_or("post_transform")?;
+    Ok((ensemble, floats("base_values"), post))
+}
