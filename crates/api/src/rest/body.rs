@@ -1,20 +1,24 @@
-//! Bodies: read within limits of size and time, and decompressed within them.
+//! Bodies: read within limits of size and time, and decompressed within them; answers compressed.
 
 use std::future::poll_fn;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use flate2::Compression;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::write::{GzEncoder, ZlibEncoder};
 use http_body_util::BodyExt;
+use hyper::Response;
 use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_ENCODING, HeaderMap};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, VARY};
 
 use crate::ApiOptions;
 use crate::error::Failure;
+use crate::server::Body;
 
 /// No more than this is set aside for a body because its Content-Length says so; the rest is
 /// as it arrives.
@@ -170,5 +174,82 @@ fn decompress(encoding: &[u8], body: Bytes, options: &ApiOptions) -> Result<Byte
             let encoding = String::from_utf8_lossy(encoding);
             Err(Failure::invalid(format!("the body is not valid {encoding}: {error}")))
         }
+    }
+}
+
+/// Answers shorter than this are sent as they are: compressing them costs more than it saves.
+const WORTH_COMPRESSING: usize = 1024;
+
+/// How an answer may be compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Gzip,
+    Deflate,
+}
+
+/// What Accept-Encoding asks for: gzip before deflate, nothing that is given a weight of zero.
+pub(super) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
+    let header = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
+    let accepts = |name: &str| {
+        header.split(',').any(|item| {
+            let mut parts = item.split(';').map(str::trim);
+            let named = parts.next().is_some_and(|coding| coding.eq_ignore_ascii_case(name));
+            let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+            named && weight != Some(0.0)
+        })
+    };
+    match (accepts("gzip"), accepts("deflate")) {
+        (true, _) => Some(Encoding::Gzip),
+        (_, true) => Some(Encoding::Deflate),
+        _ => None,
+    }
+}
+
+/// Compresses an answer in memory if that is worth it.
+pub(super) fn compress(response: Response<Body>, encoding: Encoding) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let bytes = match body {
+        Body::Whole(Some(bytes)) if bytes.len() >= WORTH_COMPRESSING => bytes,
+        body => return Response::from_parts(parts, body),
+    };
+    // The fastest level: a server that is asked to compress is short of network, not of time.
+    let packed = super::off_the_reactor(bytes.len(), || match encoding {
+        Encoding::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&bytes).and_then(|()| encoder.finish())
+        }
+        Encoding::Deflate => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&bytes).and_then(|()| encoder.finish())
+        }
+    });
+    let Ok(packed) = packed else {
+        return Response::from_parts(parts, Body::from(bytes));
+    };
+    let name = match encoding {
+        Encoding::Gzip => "gzip",
+        Encoding::Deflate => "deflate",
+    };
+    parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+    parts.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    Response::from_parts(parts, Body::from(packed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_encoding_is_a_list_with_weights() {
+        let accepted = |text| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(text));
+            super::accepted(&headers)
+        };
+        assert_eq!(accepted("identity"), None);
+        assert_eq!(accepted("br, gzip;q=0.5"), Some(Encoding::Gzip));
+        assert_eq!(accepted("gzip;q=0, Deflate"), Some(Encoding::Deflate));
+        assert_eq!(accepted("gzip;q=0"), None);
+        assert_eq!(super::accepted(&HeaderMap::new()), None);
     }
 }

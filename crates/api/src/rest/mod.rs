@@ -30,12 +30,16 @@ pub(crate) fn understands(path: &str) -> bool {
 /// Answers a request whose path is [understood](understands).
 pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>) -> Response<Body> {
     let is_head = request.method() == Method::HEAD;
+    let encoding = body::accepted(request.headers());
     let answered = if request.uri().path().as_bytes().get(2) == Some(&b'1') {
         tfs::answer(api, request).await
     } else {
         v2::answer(api, request).await
     };
     let mut response = answered.unwrap_or_else(Failure::into_response);
+    if let Some(encoding) = encoding {
+        response = body::compress(response, encoding);
+    }
     if is_head {
         let length = response.body().size_hint().exact().unwrap_or(0);
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
