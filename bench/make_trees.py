@@ -21,7 +21,7 @@ from sklearn.ensemble import RandomForestClassifier
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
     x, y = make_classification(
-        20_000, 30, n_informative=20, n_classes=2, flip_y=0.1, random_state=0)
+        4_000, 30, n_informative=20, n_classes=2, flip_y=0.1, random_state=0)
     x = x.astype(np.float32)
     boosted = lightgbm.LGBMClassifier(
         n_estimators=1000, num_leaves=31, learning_rate=0.02, n_jobs=2, verbose=-1, random_state=0)
@@ -31,7 +31,7 @@ def main(folder):
     onnx.save(model, folder / "lightgbm_1000.onnx")
 
     x, y = make_classification(
-        5_000, 30, n_informative=20, n_classes=3, flip_y=0.05, random_state=1)
+        2_000, 30, n_informative=20, n_classes=3, flip_y=0.05, random_state=1)
     x = x.astype(np.float32)
     forest = RandomForestClassifier(100, n_jobs=2, random_state=0).fit(x, y)
     model = to_onnx(

@@ -5,7 +5,7 @@
 //!     --onnxruntime libonnxruntime.so.1.32.0 tab.onnx cancer_rf.onnx lightgbm_1000.onnx
 //! ```
 //!
-//! The library may also be given by `ORT_DYLIB_PATH`. Each model is one whose first node is a
+//! Each model is one whose first node is a
 //! `TreeEnsembleClassifier` or `TreeEnsembleRegressor` of single precision. Rows are drawn around
 //! the model's own thresholds, so that they spread over its leaves. The times are the least of
 //! several rounds; ONNX Runtime's hold what a session's run costs beside the operator.
@@ -30,14 +30,14 @@ const ROUND: Duration = Duration::from_millis(60);
 fn main() -> Result<(), Box<dyn Error>> {
     let mut models = Vec::new();
     let mut arguments = std::env::args().skip(1);
-    let mut library = std::env::var("ORT_DYLIB_PATH").ok();
+    let mut library = None;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--onnxruntime" => library = arguments.next(),
             _ => models.push(argument),
         }
     }
-    let library = library.ok_or("name the library: --onnxruntime PATH or ORT_DYLIB_PATH")?;
+    let library = library.ok_or("name the library: --onnxruntime PATH")?;
     let environment = ort::init_from(library)?.build()?;
     for path in models {
         compare(&environment, &path)?;
