@@ -15,6 +15,7 @@ const FILES: [&str; 5] = [
 /// The packages whose `bytes` fields are views of the message's buffer, not copied out of it.
 const BORROWED: [&str; 2] = [".inference", ".tensorflow"];
 
+#[expect(clippy::disallowed_methods, reason = "cargo tells build scripts by the environment")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;

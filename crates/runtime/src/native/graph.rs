@@ -248,10 +248,11 @@ impl<'a> Builder<'a> {
         let at = |error: Error| error.at(place(proto));
         let inputs = proto.input.iter().map(|name| self.resolve(name)).collect::<Result<_, _>>();
         let inputs: Vec<Option<usize>> = inputs.map_err(at)?;
-        if proto.op_type == "Constant" && matches!(proto.domain.as_str(), "" | "ai.onnx") {
-            if let ([output], Some(tensor)) = (&proto.output[..], constant(proto).map_err(at)?) {
-                return self.add_constant(output, tensor);
-            }
+        if proto.op_type == "Constant"
+            && matches!(proto.domain.as_str(), "" | "ai.onnx")
+            && let ([output], Some(tensor)) = (&proto.output[..], constant(proto).map_err(at)?)
+        {
+            return self.add_constant(output, tensor);
         }
         let mut captures = Vec::new();
         for graph in Attributes::of(proto).graphs() {

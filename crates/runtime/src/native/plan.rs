@@ -142,7 +142,7 @@ fn beyond_32_bits(graph: &Graph<'_>, node: &Node<'_>) -> Option<String> {
     node.inputs
         .iter()
         .flatten()
-        .any(|id| too_large(id))
+        .any(too_large)
         .then(|| format!("operator {name} is not supported with a constant beyond 32 bits"))
 }
 

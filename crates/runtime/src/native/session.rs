@@ -46,7 +46,7 @@ struct Ready {
 
 enum Work {
     Own { operator: Box<dyn Operator>, place: String },
-    Segment(Segment),
+    Segment(Box<Segment>),
 }
 
 impl NativeSession {
@@ -73,7 +73,7 @@ impl NativeSession {
                     }
                 }
                 Step::Segment(source) => Ready {
-                    work: Work::Segment(source.compile(&graph)?),
+                    work: Work::Segment(Box::new(source.compile(&graph)?)),
                     inputs: source.inputs.iter().copied().map(Some).collect(),
                     outputs: source.outputs.iter().copied().map(Some).collect(),
                     last: vec![],

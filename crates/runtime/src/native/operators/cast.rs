@@ -109,6 +109,7 @@ macro_rules! each {
     };
 }
 
+#[expect(clippy::unnecessary_cast, reason = "the macro writes it for every type, FP64 too")]
 fn numbers(data: &Data, to: DataType) -> Data {
     macro_rules! to {
         ($type:ty) => {

@@ -83,7 +83,7 @@ fn reshaped(
     }
     if let Some(index) = open {
         let known = model::element_count(&shape).ok_or_else(refuse)?;
-        if known == 0 || elements % known != 0 {
+        if known == 0 || !elements.is_multiple_of(known) {
             // An empty tensor may leave the open extent at zero.
             if elements != 0 || known == 0 {
                 return Err(refuse());
@@ -334,10 +334,10 @@ pub(super) fn split(context: &Context<'_>) -> Built {
     let axis = context.attributes.int_or("axis", 0)?;
     let fixed = context.attributes.has("split").then(|| context.attributes.ints("split"));
     let fixed = fixed.transpose()?.map(<[i64]>::to_vec);
-    if let Some(count) = context.attributes.int("num_outputs")? {
-        if count != context.outputs as i64 {
-            return Err(Error::invalid("attribute \"num_outputs\" is not the number of outputs"));
-        }
+    if let Some(count) = context.attributes.int("num_outputs")?
+        && count != context.outputs as i64
+    {
+        return Err(Error::invalid("attribute \"num_outputs\" is not the number of outputs"));
     }
     Ok(Box::new(Split { axis, fixed, parts: context.outputs }))
 }

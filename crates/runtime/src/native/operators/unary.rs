@@ -14,7 +14,7 @@ pub(super) fn build(operator: &str, context: &Context<'_>) -> Option<Built> {
     let built: Built = match operator {
         "Neg" => Ok(Box::new(Signed(Sign::Neg))),
         "Abs" => Ok(Box::new(Signed(Sign::Abs))),
-        "Sign" => Ok(Box::new(Signed(Sign::Sign))),
+        "Sign" => Ok(Box::new(Signed(Sign::Signum))),
         "Not" => Ok(Box::new(Not)),
         "IsNaN" => Ok(Box::new(Test { nan: true, positive: false, negative: false })),
         "IsInf" => is_inf(context),
@@ -113,7 +113,7 @@ struct Signed(Sign);
 enum Sign {
     Neg,
     Abs,
-    Sign,
+    Signum,
     Relu,
 }
 
@@ -136,10 +136,10 @@ fn signed<T: Number>(what: Sign, values: &[T]) -> Vec<T> {
         Sign::Abs if *v < zero => negate(*v),
         Sign::Abs if *v == zero => zero,
         Sign::Abs => *v,
-        Sign::Sign if *v > zero => T::from_f64(1.0),
-        Sign::Sign if *v < zero => minus_one,
-        Sign::Sign if *v == zero => zero,
-        Sign::Sign => *v,
+        Sign::Signum if *v > zero => T::from_f64(1.0),
+        Sign::Signum if *v < zero => minus_one,
+        Sign::Signum if *v == zero => zero,
+        Sign::Signum => *v,
         Sign::Relu if *v < zero => zero,
         Sign::Relu => *v,
     };

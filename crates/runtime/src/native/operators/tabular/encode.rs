@@ -60,11 +60,11 @@ impl Table {
     /// The position of each element of a tensor.
     fn find(&self, tensor: &Tensor) -> Result<Vec<Option<usize>>, Error> {
         let wanted = keys(tensor)?;
-        if let (Some(one), Some(known)) = (wanted.first(), self.0.keys().next()) {
-            if kind(one) != kind(known) {
-                let message = format!("expected {}, got {}", kind(known), tensor.datatype());
-                return Err(Error::invalid(message));
-            }
+        if let (Some(one), Some(known)) = (wanted.first(), self.0.keys().next())
+            && kind(one) != kind(known)
+        {
+            let message = format!("expected {}, got {}", kind(known), tensor.datatype());
+            return Err(Error::invalid(message));
         }
         Ok(wanted.iter().map(|key| self.0.get(key).copied()).collect())
     }
