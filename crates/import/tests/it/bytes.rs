@@ -205,6 +205,7 @@ fn configurations_do_no_harm() {
 #[ignore = "runs for a minute, or for FUZZ_SECONDS"]
 #[expect(clippy::disallowed_methods, reason = "how long to fuzz is the caller's to say")]
 fn fuzz() {
+    #[allow(clippy::disallowed_methods)] // A test has no command line to take the time from.
     let seconds =
         std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     let end = Instant::now() + Duration::from_secs(seconds);

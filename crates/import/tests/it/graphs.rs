@@ -258,7 +258,7 @@ fn outputs_are_described_better_than_they_are_declared() {
 #[test]
 fn what_mixes_rows_is_named() {
     let axis = |axis| vec![("axis", Attribute::Int(axis))];
-    let cases: Vec<(&str, Vec<(&str, Attribute)>, &str)> = vec![
+    let cases = [
         ("Softmax", axis(0), "(Softmax): normalises across the rows"),
         ("LogSoftmax", axis(-2), "normalises across the rows"),
         ("ReduceMean", vec![("axes", Attribute::Ints(vec![0]))], "reduces over the rows"),

@@ -32,5 +32,14 @@ fn import_with_the_right_signature() {
         assert_eq!(signature.outputs.iter().map(words).collect::<Vec<_>>(), outputs, "{name}");
         assert!(signature.batched, "{name}");
         assert_eq!(signature.inputs[0].datatype == DataType::Int64, name == "enc");
+        let labels =
+            signature.outputs.iter().map(|output| output.labels.join(",")).collect::<Vec<_>>();
+        let classes = match name {
+            "iris_logreg" => vec!["", "0,1,2"],
+            "tab" => vec!["", "0,1"],
+            other if other.starts_with("cancer") => vec!["", "0,1"],
+            _ => vec![""],
+        };
+        assert_eq!(labels, classes, "{name}");
     }
 }
