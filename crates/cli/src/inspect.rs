@@ -162,7 +162,9 @@ impl Inspection {
         let mut fact = |name: &str, value: String| facts.row(vec![name.into(), value]);
         fact("format", format!("{}, IR {}", manifest.format.as_str(), self.contents.ir_version));
         fact("size", units::bytes(manifest.size));
-        fact("parameters", units::count(self.contents.parameters));
+        if self.contents.parameters > 0 {
+            fact("parameters", units::count(self.contents.parameters));
+        }
         fact("operator sets", opsets.join(", "));
         fact("digest", manifest.digest.clone());
         fact("batching", batching.into());

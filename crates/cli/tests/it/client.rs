@@ -1,6 +1,6 @@
 //! The verbs that talk to a server: `bench` and `infer`.
 
-use crate::binary::modelyard;
+use crate::binary::{modelyard, modelyard_with};
 use crate::server;
 
 #[test]
@@ -75,4 +75,66 @@ fn what_cannot_be_loaded_is_said() {
     assert!(nobody.stderr.contains("help: is the server running?"), "{nobody:?}");
     assert_eq!(modelyard(&["bench", "https://h", "double"]).code, 2);
     assert_eq!(modelyard(&["bench", &host, "double", "--rate", "0"]).code, 2);
+}
+
+fn infer(host: &str, arguments: &[&str], stdin: &[u8]) -> crate::binary::Run {
+    modelyard_with(&[&["infer", host, "double"], arguments].concat(), &[], stdin)
+}
+
+#[test]
+fn rows_are_sent_and_answered_in_every_format() {
+    let host = server::start(server::double);
+    let rows = b"a,b\n1,2\n3,4.5\n";
+    let table = infer(&host, &[], rows).ok().stdout;
+    assert_eq!(table, "row  y[0]  y[1]\n  1  2     4\n  2  6     9\n");
+    let csv = infer(&host, &["--format", "csv", "--batch-size", "1"], rows).ok().stdout;
+    assert_eq!(csv, "y[0],y[1]\n2,4\n6,9\n");
+    let json = infer(&host, &["--format", "json", "--columns", "b,a"], rows).ok().stdout;
+    assert_eq!(json, "{\"y\":[4,2]}\n{\"y\":[9,6]}\n");
+    let request = br#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
+    assert_eq!(infer(&host, &["--format", "csv"], request).ok().stdout, "y[0],y[1]\n2,4\n");
+}
+
+#[test]
+fn parquet_is_read_with_missing_values() {
+    use arrow::array::{Float64Array, Int32Array, RecordBatch};
+    use std::sync::Arc;
+    let batch = RecordBatch::try_from_iter([
+        ("a", Arc::new(Float64Array::from(vec![1.0, 0.1])) as arrow::array::ArrayRef),
+        ("b", Arc::new(Int32Array::from(vec![Some(2), Some(3)])) as _),
+    ])
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let host = server::start(server::double);
+    let run = infer(&host, &["--input", path.to_str().unwrap(), "--format", "csv"], b"");
+    assert_eq!(run.ok().stdout, "y[0],y[1]\n2,4\n0.2,6\n");
+}
+
+#[test]
+fn what_is_wrong_with_rows_is_said_with_the_row() {
+    let host = server::start(server::double);
+    // The first batch is fine; row 7 of the second is the guilty one.
+    let rows = b"a,b\n1,1\n2,2\n3,3\n4,4\n5,5\n6,6\n7,-7\n8,8\n";
+    let refused = infer(&host, &["--batch-size", "4"], rows);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("error: row 7: the server answered 400"), "{refused:?}");
+    assert!(refused.stdout.contains("4  8     8"), "{refused:?}");
+    let cases: [(&[u8], &str); 4] = [
+        (b"a,b,c\n1,2,3\n", "takes 2 columns, and there are 3 that fit: a, b, c"),
+        (b"a,b\n1,2\n3\n", "CSV"),
+        (b"", "the first line has to name the columns"),
+        (b"{\"inputs\":[{\"data\":[-1]}]}", "400: input \"x\": negative"),
+    ];
+    for (input, expected) in cases {
+        let run = infer(&host, &[], input);
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.stderr.contains(expected), "{run:?}");
+    }
+    let swapped = modelyard(&["infer", "double", "Cargo.toml"]);
+    assert!(swapped.code == 2 && swapped.stderr.contains("--input Cargo.toml"), "{swapped:?}");
 }
