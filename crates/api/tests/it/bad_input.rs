@@ -117,7 +117,12 @@ fn scenarios() -> Vec<Scenario> {
         ),
         scenario("no inputs", r#"{"id":"1"}"#, 400, "\"inputs\""),
         scenario("empty body", "", 400, "expected an object, got the end of the JSON"),
-        scenario("truncated JSON", &input(good).as_bytes()[..60], 400, "the JSON ends inside a string"),
+        scenario(
+            "truncated JSON",
+            &input(good).as_bytes()[..60],
+            400,
+            "the JSON ends inside a string",
+        ),
         scenario("malformed JSON", "{inputs: []}", 400, "expected a key in double quotes"),
         scenario("trailing garbage", input(good) + "x", 400, "expected the end of the JSON"),
         scenario("not an object", "[]", 400, "expected an object, got an array"),

@@ -130,7 +130,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     drop(runtime);
     let plan = Plan {
         endpoint,
-        request: target.bytes.into(),
+        request: target.bytes,
         connections: args.connections.max(args.threads),
         threads: args.threads,
         rate: args.rate,

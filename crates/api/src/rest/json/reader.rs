@@ -202,11 +202,11 @@ impl<'a> Reader<'a> {
     /// Reads a string that is checked to be UTF-8, as a range of the text where it has no escapes.
     pub(super) fn text(&mut self) -> Result<Text, Error> {
         let text = self.string_span()?;
-        if let Text::Plain(range) = &text {
-            if let Err(error) = std::str::from_utf8(&self.bytes[range.clone()]) {
-                let offset = range.start + error.valid_up_to();
-                return Err(Error { message: "the string is not UTF-8".into(), offset });
-            }
+        if let Text::Plain(range) = &text
+            && let Err(error) = std::str::from_utf8(&self.bytes[range.clone()])
+        {
+            let offset = range.start + error.valid_up_to();
+            return Err(Error { message: "the string is not UTF-8".into(), offset });
         }
         Ok(text)
     }

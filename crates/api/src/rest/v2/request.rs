@@ -108,7 +108,7 @@ pub(super) fn decode_raw(body: Bytes, signature: &Signature) -> Result<Decoded, 
         }
         let fixed: Vec<usize> = extents.iter().filter_map(|e| usize::try_from(*e).ok()).collect();
         let row = element_count(&fixed).unwrap_or(0) * spec.datatype.size().unwrap_or(1);
-        let varying = if row == 0 { 0 } else { body.len() / row };
+        let varying = body.len().checked_div(row).unwrap_or(0);
         let shape: Vec<usize> =
             extents.iter().map(|e| usize::try_from(*e).unwrap_or(varying)).collect();
         let count = element_count(&shape).unwrap_or(usize::MAX);
@@ -159,7 +159,9 @@ impl Input {
                     "shared_memory_region" => Err(reader.error(NO_SHARED_MEMORY)),
                     _ => reader.skip().map(drop),
                 })?,
-                _ => drop(reader.skip()?),
+                _ => {
+                    reader.skip()?;
+                }
             }
             Ok(())
         });
@@ -255,11 +257,15 @@ fn read_output(reader: &mut Reader<'_>) -> Result<Wanted, Error> {
                         wanted.classes = classes?;
                     }
                     "shared_memory_region" => return Err(reader.error(NO_SHARED_MEMORY)),
-                    _ => drop(reader.skip()?),
+                    _ => {
+                        reader.skip()?;
+                    }
                 }
                 Ok(())
             })?,
-            _ => drop(reader.skip()?),
+            _ => {
+                reader.skip()?;
+            }
         }
         Ok(())
     })?;
