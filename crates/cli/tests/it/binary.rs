@@ -50,7 +50,7 @@ pub fn modelyard_with(arguments: &[&str], variables: &[(&str, &str)], stdin: &[u
     let mut input = child.stdin.take().unwrap();
     let stdin = stdin.to_vec();
     // A verb may fail before it has read everything.
-    let writer = std::thread::spawn(move || drop(input.write_all(&stdin)));
+    let writer = std::thread::spawn(move || input.write_all(&stdin).ok());
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
