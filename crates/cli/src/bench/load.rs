@@ -55,7 +55,9 @@ pub struct Measured {
     pub bytes: u64,
     /// From the first recorded request to the last answer.
     pub elapsed: Duration,
-    /// CPU time of this process.
+    /// Requests that were sent, those of the warm-up included.
+    pub sent: u64,
+    /// CPU time of this process, that of the warm-up included.
     pub cpu: Duration,
 }
 
@@ -69,6 +71,7 @@ impl Measured {
             broken: BTreeMap::new(),
             bytes: 0,
             elapsed: Duration::ZERO,
+            sent: 0,
             cpu: Duration::ZERO,
         }
     }
@@ -88,6 +91,7 @@ impl Measured {
             *self.broken.entry(kind).or_default() += count;
         }
         self.bytes += other.bytes;
+        self.sent += other.sent;
         self.elapsed = self.elapsed.max(other.elapsed);
     }
 }
@@ -268,6 +272,7 @@ impl Shared {
             Err(_) => Err(Broken::TimedOut(timeout)),
         };
         let now = Instant::now();
+        self.measured.borrow_mut().sent += 1;
         if result.is_err() {
             *connection = None;
         }

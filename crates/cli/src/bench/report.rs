@@ -104,9 +104,9 @@ impl Report<'_> {
         if self.plan.rate.is_some() && late > Duration::from_millis(1) {
             let _ = writeln!(
                 text,
-                "\n  note: 1 % of the requests were sent {} or more after they were due; the wait is in \
-                 their latency. All connections were busy: more --connections would queue them in \
-                 the server instead.",
+                "\n  note: 1 % of the requests were sent {} or more after they were due, and that wait is in \
+                 their latency: all connections were busy (more --connections would queue in the \
+                 server instead), or this machine had no time for the generator.",
                 units::duration(late)
             );
         }
@@ -123,7 +123,7 @@ impl Report<'_> {
 
     /// JSON for programs. Times are in microseconds unless the name says otherwise.
     pub fn json(&self) -> Value {
-        let Measured { latency, lag, statuses, broken, bytes, elapsed, cpu } = self.measured;
+        let Measured { latency, lag, statuses, broken, bytes, elapsed, sent, cpu } = self.measured;
         let micros = |nanos: f64| (nanos / 10.0).round() / 100.0;
         let answered = self.measured.answered();
         let mut times = serde_json::Map::new();
@@ -134,7 +134,6 @@ impl Report<'_> {
         times.insert("mean".into(), micros(latency.mean()).into());
         times.insert("max".into(), micros(latency.max() as f64).into());
         times.insert("stdev".into(), micros(latency.stdev()).into());
-        let sent = answered + self.failed();
         json!({
             "target": self.target,
             "mode": if self.plan.rate.is_some() { "open" } else { "closed" },
@@ -153,7 +152,7 @@ impl Report<'_> {
             "answer_bytes": bytes,
             "latency_us": times,
             "send_lag_p99_us": micros(lag.value_at_quantile(0.99) as f64),
-            "generator_cpu_us": micros(cpu.as_nanos() as f64 / sent.max(1) as f64),
+            "generator_cpu_us": micros(cpu.as_nanos() as f64 / (*sent).max(1) as f64),
             "generator_busy": (self.busy() * 1000.0).round() / 1000.0,
         })
     }
