@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use api::{Control, Load};
-use import::repository::{self, Found};
-use model::{Assigned, Assignments, ErrorCode, InstanceSettings};
+use import::repository::{self, Config, Found};
+use model::{Assigned, Assignments, ErrorCode, InstanceSettings, Package};
 use serving::{Serving, State};
 use tokio::sync::watch;
 
@@ -38,6 +38,8 @@ pub struct Library {
 struct Changes {
     unloaded: BTreeSet<String>,
     loaded: BTreeMap<String, Loaded>,
+    /// What the configurations beside the models say, to be compared once a model is open.
+    configurations: BTreeMap<String, Config>,
 }
 
 /// An explicit load of a model.
@@ -85,8 +87,19 @@ impl Library {
     /// Looks at the paths again and assigns what is there now. Unchanged files stay as they are.
     pub fn refresh(&self) -> Result<(), String> {
         let found = self.scan()?;
-        self.assign(&self.state(), &found);
+        self.assign(&mut self.state(), &found);
         Ok(())
+    }
+
+    /// Opens an assigned version, and says where the configuration beside it disagrees with it.
+    pub fn open(&self, name: &str, assigned: &Assigned) -> Result<Package, String> {
+        let package = import::open(Path::new(&assigned.source)).map_err(|e| e.to_string())?;
+        if let Some(config) = self.state().configurations.get(name) {
+            for warning in config.disagreements(&package.manifest.signature) {
+                tracing::warn!(model = name, version = assigned.version, "{warning}");
+            }
+        }
+        Ok(package)
     }
 
     /// Everything at the sources, by name.
@@ -117,7 +130,7 @@ impl Library {
     }
 
     /// Makes the assignments from what was found and what callers have changed.
-    fn assign(&self, changes: &Changes, found: &BTreeMap<String, Found>) {
+    fn assign(&self, changes: &mut Changes, found: &BTreeMap<String, Found>) {
         let mut wanted = Assignments::default();
         let loaded_from_request = changes.loaded.iter().filter_map(|(name, loaded)| {
             let files = loaded.files.as_ref()?;
@@ -128,6 +141,8 @@ impl Library {
         });
         let mut models = found.clone();
         models.extend(loaded_from_request);
+        let configured = |found: &Found| Some((found.name.clone(), found.config.clone()?));
+        changes.configurations = models.values().filter_map(configured).collect();
         for (name, found) in &models {
             if changes.unloaded.contains(name) {
                 continue;
@@ -176,7 +191,7 @@ impl Library {
             loaded.times += 1;
             loaded.settings = load.settings;
             let previous = std::mem::replace(&mut loaded.files, files);
-            self.assign(&changes, &found);
+            self.assign(&mut changes, &found);
             previous
         };
         let Some(serving) = self.serving.get() else { return Ok(()) };

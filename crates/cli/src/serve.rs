@@ -1,6 +1,6 @@
 //! `modelyard serve`: the wiring of import, runtime, serving and api.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::Api;
@@ -55,8 +55,9 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
     library.refresh().map_err(Failure::refused)?;
     let serving = Serving::start(Options {
         engines: Arc::new(search.discover()),
-        open: Arc::new(|_, assigned| {
-            import::open(Path::new(&assigned.source)).map_err(|e| e.to_string())
+        open: Arc::new({
+            let library = library.clone();
+            move |name, assigned| library.open(name, assigned)
         }),
         assignments,
         observations: None,
