@@ -58,7 +58,7 @@ pub(super) fn read_examples(
         Some(span) => read_fields(&mut reader.at_value(span)).map_err(|e| e.to_string())?,
         None => Fields::new(),
     };
-    let mut rows = Rows::new(signature);
+    let mut rows = Rows::new(signature, true);
     let mut reader = reader.at_value(examples);
     let read = reader.array(|reader, index| {
         let example = read_fields(reader)?;
@@ -121,7 +121,7 @@ fn read_rows(
         }
         return Ok(vec![(spec.name.to_string(), tensor)]);
     }
-    let mut rows = Rows::new(signature);
+    let mut rows = Rows::new(signature, false);
     reader.array(|reader, index| {
         let place = format!("instances[{index}]");
         if reader.peek() != Some(b'{') {
@@ -223,6 +223,8 @@ struct Rows<'a> {
     signature: &'a Signature,
     columns: Vec<Column>,
     rows: usize,
+    /// Whether the rows are examples, whose features are lists; a value is a list of one.
+    examples: bool,
 }
 
 struct Column {
@@ -233,13 +235,18 @@ struct Column {
 }
 
 impl<'a> Rows<'a> {
-    fn new(signature: &'a Signature) -> Self {
+    fn new(signature: &'a Signature, examples: bool) -> Self {
         let column = |spec: &TensorSpec| Column {
             elements: Elements::new(spec.datatype),
             extents: None,
             rows: 0,
         };
-        Self { signature, columns: signature.inputs.iter().map(column).collect(), rows: 0 }
+        Self {
+            signature,
+            columns: signature.inputs.iter().map(column).collect(),
+            rows: 0,
+            examples,
+        }
     }
 
     fn position(&self, reader: &Reader<'_>, name: &str) -> Result<usize, Error> {
@@ -253,7 +260,10 @@ impl<'a> Rows<'a> {
         let name = &self.signature.inputs[position].name;
         let label = format!("input {:?}", &**name);
         let extents = column.elements.read(reader, body, "value");
-        let extents = extents.map_err(|error| labelled(error, &label))?;
+        let mut extents = extents.map_err(|error| labelled(error, &label))?;
+        if self.examples && extents.is_empty() {
+            extents.push(1);
+        }
         match &column.extents {
             Some(first) if *first != extents => Err(reader.error(format!(
                 "{label}: expected shape {first:?} as in the rows before, got {extents:?}"
@@ -279,7 +289,7 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    /// The rows as tensors. A row that is a single element fits an input of any rank.
+    /// The rows as tensors.
     fn finish(self, label: &str) -> Result<Vec<(String, Tensor)>, String> {
         if self.rows == 0 {
             return Err(format!("No values in '{label}' array"));
@@ -289,11 +299,9 @@ impl<'a> Rows<'a> {
             let Some(extents) = column.extents else { continue };
             let mut shape = vec![self.rows];
             let rank = spec.shape.as_ref().map(Vec::len);
-            match (&extents[..], rank) {
-                // A feature is a list or a value, whichever way the input has it.
-                ([1], Some(1)) if label == "examples" => {}
-                ([], Some(2)) if label == "examples" => shape.push(1),
-                (extents, _) => shape.extend(extents),
+            // A list of one fits an input without columns, too.
+            if !(self.examples && extents == [1] && rank == Some(1)) {
+                shape.extend(extents);
             }
             let tensor = Tensor::new(shape, column.elements.finish());
             inputs.push((spec.name.to_string(), tensor.map_err(|error| error.to_string())?));
