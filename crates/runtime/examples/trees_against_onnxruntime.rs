@@ -27,7 +27,6 @@ const BATCHES: [usize; 3] = [1, 32, 1024];
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(60);
 
-#[expect(clippy::disallowed_methods, reason = "a program of its own, not below `cli`")]
 fn main() -> Result<(), Box<dyn Error>> {
     let mut models = Vec::new();
     let mut arguments = std::env::args().skip(1);
