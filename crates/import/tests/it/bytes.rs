@@ -203,7 +203,6 @@ fn configurations_do_no_harm() {
 /// into the corpus as a file, so that [`the_corpus_does_no_harm`] keeps it fixed.
 #[test]
 #[ignore = "runs for a minute, or for FUZZ_SECONDS"]
-#[expect(clippy::disallowed_methods, reason = "how long to fuzz is the caller's to say")]
 fn fuzz() {
     #[allow(clippy::disallowed_methods)] // A test has no command line to take the time from.
     let seconds =
