@@ -85,7 +85,7 @@ class TritonClient(unittest.TestCase):
                 elif name == "BOOL":
                     array = np.array([[True, False], [False, True]])
                 elif name == "BF16":
-                    array = np.array([[1.5, -2.0], [0.0, 4.0]], np.float32)
+                    array = np.array([[1.5, -2.0], [0.0, 4.0]], ml_dtypes.bfloat16)
                 else:
                     kind = name.replace("FP", "FLOAT").lower()
                     array = np.array([[1, 2], [3, 4]], kind)

@@ -89,18 +89,21 @@ pub(super) async fn answer(
     };
     let path = segments(parts.uri.path())?;
     let route = Route::parse(&path).ok_or_else(malformed)?;
-    if let Some(label) = route.label {
-        // Nothing assigns labels yet, so every label is one that was not assigned.
-        return Err(Failure::invalid(format!("Unrecognized servable version label: {label}")));
+    // A label names a version by its string, as in gRPC.
+    let version = route.version.or(route.label);
+    if let (Some(label), Some(name)) = (route.label, route.name) {
+        if !api.serving.status().iter().any(|s| &*s.name == name && &*s.version == label) {
+            return Err(Failure::invalid(format!("Unrecognized servable version label: {label}")));
+        }
     }
     let is_get = matches!(parts.method, Method::GET | Method::HEAD);
     match (route.part, route.name) {
         (Part::Verb(verb), Some(name)) if parts.method == Method::POST => {
-            let target = Target { name, version: route.version, headers: &parts.headers, arrived };
+            let target = Target { name, version, headers: &parts.headers, arrived };
             run(api, verb, target, body).await
         }
-        (Part::Status, name) if is_get => status(api, name, route.version),
-        (Part::Metadata, Some(name)) if is_get => metadata(api, name, route.version),
+        (Part::Status, name) if is_get => status(api, name, version),
+        (Part::Metadata, Some(name)) if is_get => metadata(api, name, version),
         _ => Err(malformed()),
     }
 }

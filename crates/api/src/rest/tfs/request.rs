@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use model::{Signature, Tensor, TensorSpec};
+use model::{Dimension, Signature, Tensor, TensorSpec, element_count};
 
 use super::super::json::{Elements, Error, NonFinite, Reader};
 
@@ -44,7 +44,8 @@ pub(super) fn read_predict(
     Ok((format, inputs.map_err(|error| error.to_string())?))
 }
 
-/// Reads the examples of a classification or a regression: each gives a row to every input.
+/// Reads the examples of a classification or a regression: each gives a row to every input, whose
+/// feature it lacks is taken from the context. Features that are no input are not looked at.
 pub(super) fn read_examples(
     body: &Bytes,
     signature: &Signature,
@@ -62,9 +63,6 @@ pub(super) fn read_examples(
     let mut reader = reader.at_value(examples);
     let read = reader.array(|reader, index| {
         let example = read_fields(reader)?;
-        for (name, _) in example.iter().chain(&context) {
-            rows.position(reader, name)?;
-        }
         for position in 0..signature.inputs.len() {
             let spec = &signature.inputs[position];
             let span = find(&example, &spec.name).or_else(|| find(&context, &spec.name));
@@ -298,14 +296,25 @@ impl<'a> Rows<'a> {
         for (column, spec) in self.columns.into_iter().zip(&self.signature.inputs) {
             let Some(extents) = column.extents else { continue };
             let mut shape = vec![self.rows];
-            let rank = spec.shape.as_ref().map(Vec::len);
-            // A list of one fits an input without columns, too.
-            if !(self.examples && extents == [1] && rank == Some(1)) {
-                shape.extend(extents);
+            match (&extents[..], row_shape(spec)) {
+                // A feature is a flat list, whatever the shape of the input's rows.
+                ([length], Some(row)) if self.examples && element_count(&row) == Some(*length) => {
+                    shape.extend(row);
+                }
+                _ => shape.extend(extents),
             }
             let tensor = Tensor::new(shape, column.elements.finish());
             inputs.push((spec.name.to_string(), tensor.map_err(|error| error.to_string())?));
         }
         Ok(inputs)
     }
+}
+
+/// The shape of one row, if it is fixed.
+fn row_shape(spec: &TensorSpec) -> Option<Vec<usize>> {
+    let fixed = |dim: &Dimension| match dim {
+        Dimension::Fixed(extent) => Some(*extent),
+        _ => None,
+    };
+    spec.shape.as_ref()?.get(1..)?.iter().map(fixed).collect()
 }
