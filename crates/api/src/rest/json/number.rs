@@ -24,14 +24,25 @@ struct Digits {
     end: usize,
 }
 
-/// As many decimal digits always fit a `u64`.
-const EXACT_DIGITS: usize = 19;
+/// As many decimal digits always fit an `i64`, which turns into a double in one instruction.
+const EXACT_DIGITS: usize = 18;
 
 /// The powers of ten that a double holds exactly.
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
+
+/// Their reciprocals, rounded: multiplying with one is several times faster than dividing.
+const RECIPROCALS: [f64; 23] = {
+    let mut reciprocals = [1.0; 23];
+    let mut index = 0;
+    while index < 23 {
+        reciprocals[index] = 1.0 / POWERS[index];
+        index += 1;
+    }
+    reciprocals
+};
 
 #[inline(always)]
 fn digit(bytes: &[u8], at: usize) -> Option<u64> {
@@ -117,16 +128,17 @@ fn written_exponent(bytes: &[u8], start: usize) -> Result<(i32, usize), Refusal>
 
 /// The nearest FP32 to the JSON number at `start`, and where the number ends.
 ///
-/// The digits are rounded to a double with at most two units of error in its last place. Rounding
-/// that to 24 bits gives the nearest FP32 unless the double lies within that error of the middle
-/// between two of them; then, and outside of FP32's normal range, the exact algorithm decides.
+/// The digits are rounded to a double by three roundings (of the mantissa, of a reciprocal, of the
+/// product), which is at most three units of error in its last place. Rounding that to 24 bits
+/// gives the nearest FP32 unless the double lies within that error of the middle between two of
+/// them; then, and outside of FP32's normal range, the exact algorithm decides.
 #[inline(always)]
 pub(super) fn float32(bytes: &[u8], start: usize) -> Result<(f32, usize), Refusal> {
     let number = digits(bytes, start)?;
     if number.count <= EXACT_DIGITS && number.exponent.unsigned_abs() <= 22 {
-        let power = POWERS[number.exponent.unsigned_abs() as usize];
-        let mantissa = number.mantissa as f64;
-        let value = if number.exponent < 0 { mantissa / power } else { mantissa * power };
+        let power = number.exponent.unsigned_abs() as usize;
+        let factor = if number.exponent < 0 { RECIPROCALS[power] } else { POWERS[power] };
+        let value = number.mantissa as i64 as f64 * factor;
         let from_middle = (value.to_bits() & 0x1fff_ffff).wrapping_sub(0x1000_0000 - 4);
         let normal = (f64::from(f32::MIN_POSITIVE)..f64::from(f32::MAX)).contains(&value);
         if from_middle > 8 && normal || number.mantissa == 0 {
@@ -147,7 +159,7 @@ pub(super) fn float64(bytes: &[u8], start: usize) -> Result<(f64, usize), Refusa
         && number.exponent.unsigned_abs() <= 22
     {
         let power = POWERS[number.exponent.unsigned_abs() as usize];
-        let mantissa = number.mantissa as f64;
+        let mantissa = number.mantissa as i64 as f64;
         let value = if number.exponent < 0 { mantissa / power } else { mantissa * power };
         return Ok((if number.negative { -value } else { value }, number.end));
     }
