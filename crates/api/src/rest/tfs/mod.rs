@@ -91,10 +91,13 @@ pub(super) async fn answer(
     let route = Route::parse(&path).ok_or_else(malformed)?;
     // A label names a version by its string, as in gRPC.
     let version = route.version.or(route.label);
-    if let (Some(label), Some(name)) = (route.label, route.name) {
-        if !api.serving.status().iter().any(|s| &*s.name == name && &*s.version == label) {
-            return Err(Failure::invalid(format!("Unrecognized servable version label: {label}")));
-        }
+    let known = |name: &str, label: &str| {
+        api.serving.status().iter().any(|s| &*s.name == name && &*s.version == label)
+    };
+    if let (Some(label), Some(name)) = (route.label, route.name)
+        && !known(name, label)
+    {
+        return Err(Failure::invalid(format!("Unrecognized servable version label: {label}")));
     }
     let is_get = matches!(parts.method, Method::GET | Method::HEAD);
     match (route.part, route.name) {
