@@ -5,30 +5,11 @@
 #[cfg(target_endian = "big")]
 compile_error!("tensors are kept as they lie in memory, which must be little-endian");
 
-use bytes::{BufMut, Bytes, BytesMut};
-use model::{Data, DataType, ErrorCode, Tensor, element_count};
+use bytes::Bytes;
+use model::{Data, DataType, Tensor, element_count};
 use serving::Error;
 
-/// A refusal that names the input.
-pub(crate) fn refuse(name: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorCode::InvalidArgument, format!("input \"{name}\": {why}"))
-}
-
-/// The type that an input claims.
-pub(crate) fn datatype(name: &str, text: &str) -> Result<DataType, Error> {
-    DataType::parse(text).ok_or_else(|| {
-        let known: Vec<_> = DataType::ALL.iter().map(|datatype| datatype.as_str()).collect();
-        refuse(name, format!("\"{text}\" is not a datatype; there are {}", known.join(", ")))
-    })
-}
-
-/// The shape that an input claims; every extent has to be said.
-pub(crate) fn shape(name: &str, extents: &[i64]) -> Result<Vec<usize>, Error> {
-    let extent = |extent: &i64| usize::try_from(*extent).ok();
-    extents.iter().map(extent).collect::<Option<Vec<_>>>().ok_or_else(|| {
-        refuse(name, format!("shape {extents:?} has a negative extent; a request states how many"))
-    })
-}
+use crate::refusals::refuse;
 
 /// The tensor that an input's bytes are; a view of them where alignment allows, and for `BYTES`.
 pub(crate) fn decode(
@@ -82,34 +63,41 @@ fn strings(name: &str, count: usize, mut bytes: Bytes) -> Result<Vec<Bytes>, Err
 }
 
 /// How many bytes [`encode`] writes.
-pub(crate) fn encoded_len(tensor: &Tensor) -> usize {
-    match tensor.as_strings() {
-        Some(strings) => strings.iter().map(|string| 4 + string.len()).sum(),
-        None => tensor.data().as_bytes().map_or(0, <[u8]>::len),
+pub(crate) fn encoded_len(data: &Data) -> usize {
+    match data {
+        Data::Bytes(strings) => strings.iter().map(|string| 4 + string.len()).sum(),
+        plain => plain.as_bytes().map_or(0, <[u8]>::len),
     }
 }
 
-/// The tensor's bytes: its own memory if it is large, a copy if that is cheaper.
-pub(crate) fn encode(tensor: Tensor) -> Bytes {
-    struct Owner(Tensor);
-    impl AsRef<[u8]> for Owner {
-        fn as_ref(&self) -> &[u8] {
-            self.0.data().as_bytes().unwrap_or_default()
-        }
-    }
-    match tensor.as_strings() {
-        Some(strings) => {
-            let mut bytes = BytesMut::with_capacity(encoded_len(&tensor));
+/// Appends the data's bytes.
+pub(crate) fn encode(data: &Data, out: &mut Vec<u8>) {
+    match data {
+        Data::Bytes(strings) => {
             for string in strings {
                 // No string is over 4 GiB: it came in a message or from an engine's memory.
-                bytes.put_u32_le(string.len() as u32);
-                bytes.put_slice(string);
+                out.extend_from_slice(&(string.len() as u32).to_le_bytes());
+                out.extend_from_slice(string);
             }
-            bytes.freeze()
         }
-        None if encoded_len(&tensor) <= 1024 => Bytes::copy_from_slice(Owner(tensor).as_ref()),
-        None => Bytes::from_owner(Owner(tensor)),
+        plain => out.extend_from_slice(plain.as_bytes().unwrap_or_default()),
     }
+}
+
+/// The data's bytes alone: its own memory if it is large, a copy if that is cheaper.
+pub(crate) fn into_bytes(data: Data) -> Bytes {
+    struct Owner(Data);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            self.0.as_bytes().unwrap_or_default()
+        }
+    }
+    if data.as_bytes().is_some_and(|bytes| bytes.len() > 1024) {
+        return Bytes::from_owner(Owner(data));
+    }
+    let mut bytes = Vec::with_capacity(encoded_len(&data));
+    encode(&data, &mut bytes);
+    bytes.into()
 }
 
 #[cfg(test)]
@@ -129,8 +117,6 @@ mod tests {
         assert!(why(huge).contains("needs 73786976294838206448 bytes, got 0"));
         let beyond = decode("x", DataType::Fp64, vec![usize::MAX, 2], Bytes::new());
         assert!(why(beyond).contains("more elements than memory"));
-        let negative = shape("x", &[-1, 3]).unwrap_err().to_string();
-        assert!(negative.starts_with("input \"x\": shape [-1, 3] has a negative extent"));
     }
 
     #[test]
@@ -156,8 +142,11 @@ mod tests {
                 Tensor::new(vec![strings.len()], strings).unwrap(),
                 Tensor::new(vec![floats.len()], floats).unwrap(),
             ] {
-                let bytes = encode(tensor.clone());
-                prop_assert_eq!(bytes.len(), encoded_len(&tensor));
+                let mut copied = Vec::new();
+                encode(tensor.data(), &mut copied);
+                prop_assert_eq!(copied.len(), encoded_len(tensor.data()));
+                let bytes = into_bytes(tensor.data().clone());
+                prop_assert_eq!(&bytes[..], &copied);
                 let shape = tensor.shape().to_vec();
                 prop_assert_eq!(decode("x", tensor.datatype(), shape, bytes).unwrap(), tensor);
             }

@@ -6,13 +6,9 @@ use bytes::Bytes;
 use model::{Data, DataType, Dimension, ErrorCode, Signature, Tensor, TensorSpec, bf16, f16};
 use serving::{Error, Reply};
 
-use crate::binary::refuse;
 use crate::proto::tensorflow::feature::Kind;
 use crate::proto::tensorflow::{Example, Feature};
-
-fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorCode::InvalidArgument, message)
-}
+use crate::refusals::{invalid, refuse};
 
 /// The inputs that examples are: each input of the signature is the feature of that name, one
 /// row for each example. A feature that an example lacks is taken from the context, which counts

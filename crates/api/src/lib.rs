@@ -10,6 +10,8 @@ mod examples;
 mod grpc;
 mod openapi;
 mod pages;
+mod refusals;
+mod repository;
 mod rest;
 mod server;
 

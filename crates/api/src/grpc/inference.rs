@@ -19,6 +19,8 @@ use crate::proto::inference as pb;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
+use crate::refusals::{self, WHOLE_NUMBER, invalid};
+use crate::repository::{self, Parameter, only_repository};
 use crate::{Api, Load, binary, rest};
 
 /// The most requests of one stream that are worked on side by side.
@@ -139,23 +141,8 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
         let of = request.into_inner();
-        only_repository(&of.repository_name)?;
-        let mut models: Vec<_> = self.api.serving.status().into_iter().map(index_entry).collect();
-        for (name, version) in self.api.control.available() {
-            if !models.iter().any(|m| m.name == name && m.version == version) {
-                let state = "UNAVAILABLE".into();
-                let reason = "unloaded".into();
-                models.push(pb::repository_index_response::ModelIndex {
-                    name,
-                    version,
-                    state,
-                    reason,
-                });
-            }
-        }
-        if of.ready {
-            models.retain(|m| m.state == "READY");
-        }
+        only_repository(&of.repository_name).map_err(of_error)?;
+        let models = repository::index(&self.api, of.ready).into_iter().map(index_entry).collect();
         Ok(Response::new(pb::RepositoryIndexResponse { models }))
     }
 
@@ -164,9 +151,9 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
         let of = request.into_inner();
-        only_repository(&of.repository_name)?;
+        only_repository(&of.repository_name).map_err(of_error)?;
         let overrides = load_parameters(&of.model_name, of.parameters).map_err(of_error)?;
-        self.api.control.load(&of.model_name, overrides).await.map_err(of_control)?;
+        repository::load(&self.api, &of.model_name, overrides).await.map_err(of_error)?;
         Ok(Response::new(pb::RepositoryModelLoadResponse {}))
     }
 
@@ -175,12 +162,11 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<Response<pb::RepositoryModelUnloadResponse>, Status> {
         let of = request.into_inner();
-        only_repository(&of.repository_name)?;
-        if let Some(other) = of.parameters.keys().find(|name| *name != "unload_dependents") {
-            let message = format!("parameter \"{other}\" is not known; unload takes none");
-            return Err(of_error(Error::new(ErrorCode::InvalidArgument, message)));
+        only_repository(&of.repository_name).map_err(of_error)?;
+        for name in of.parameters.keys() {
+            repository::check_unload_parameter(name).map_err(of_error)?;
         }
-        self.api.control.unload(&of.model_name).await.map_err(of_control)?;
+        repository::unload(&self.api, &of.model_name).await.map_err(of_error)?;
         Ok(Response::new(pb::RepositoryModelUnloadResponse {}))
     }
 
@@ -271,7 +257,9 @@ fn classes(
     for output in outputs {
         let what = format!("output \"{}\"", output.name);
         tensor::no_shared_memory(&what, &output.parameters)?;
-        if let Some(count) = whole(&output.parameters, "classification")?.filter(|n| *n > 0) {
+        let count = whole(&output.parameters, "classification");
+        let count = count.map_err(|error| invalid(format!("{what}: {error}")))?;
+        if let Some(count) = count.filter(|count| *count > 0) {
             classes.insert(output.name.clone(), usize::try_from(count).unwrap_or(usize::MAX));
         }
     }
@@ -295,7 +283,7 @@ fn encode(reply: Reply, classes: &HashMap<String, usize>) -> pb::ModelInferRespo
             shape: tensor.shape().iter().map(|extent| *extent as i64).collect(),
             ..Default::default()
         });
-        raw_output_contents.push(binary::encode(tensor));
+        raw_output_contents.push(binary::into_bytes(tensor.into_parts().1));
     }
     pb::ModelInferResponse {
         model_name: reply.info.name.to_string(),
@@ -318,13 +306,11 @@ impl Parameters {
         if parameters.is_empty() {
             return Ok(Self { priority: 0, deadline: None });
         }
-        // A sequence's requests depend on each other; answering them as if they did not would be
-        // silently wrong. 0 and "" mean that there is none.
+        // 0 and "" mean that there is none.
         let none = [ParameterChoice::StringParam(String::new()), ParameterChoice::Int64Param(0)];
         let sequence = parameters.get("sequence_id").and_then(|id| id.parameter_choice.as_ref());
         if sequence.is_some_and(|id| *id != ParameterChoice::Uint64Param(0) && !none.contains(id)) {
-            let message = "parameter \"sequence_id\": sequences are not supported";
-            return Err(Error::new(ErrorCode::InvalidArgument, message));
+            return Err(refusals::sequence());
         }
         let priority = whole(parameters, "priority")?.unwrap_or(0);
         let timeout = whole(parameters, "timeout")?.filter(|microseconds| *microseconds > 0);
@@ -342,14 +328,18 @@ fn whole(
     name: &str,
 ) -> Result<Option<u64>, Error> {
     let Some(parameter) = parameters.get(name) else { return Ok(None) };
-    match parameter.parameter_choice {
-        Some(ParameterChoice::Int64Param(number)) if number >= 0 => Ok(Some(number as u64)),
-        Some(ParameterChoice::Uint64Param(number)) => Ok(Some(number)),
-        _ => {
-            let message = format!("parameter \"{name}\": expected a whole number, 0 or more");
-            Err(Error::new(ErrorCode::InvalidArgument, message))
+    let got = match &parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(number)) if *number >= 0 => {
+            return Ok(Some(number.unsigned_abs()));
         }
-    }
+        Some(ParameterChoice::Uint64Param(number)) => return Ok(Some(*number)),
+        Some(ParameterChoice::Int64Param(number)) => format!("the number {number}"),
+        Some(ParameterChoice::DoubleParam(number)) => format!("the number {number}"),
+        Some(ParameterChoice::BoolParam(value)) => value.to_string(),
+        Some(ParameterChoice::StringParam(text)) => format!("the string {}", rest::quote(text)),
+        None => "nothing".into(),
+    };
+    Err(invalid(format!("parameter \"{name}\": expected {WHOLE_NUMBER}, got {got}")))
 }
 
 /// Answers the requests of a stream as each is done, until the caller has no more or goes away.
@@ -416,65 +406,26 @@ fn load_parameters(
     parameters: HashMap<String, pb::ModelRepositoryParameter>,
 ) -> Result<Load, Error> {
     use pb::model_repository_parameter::ParameterChoice;
-    let invalid = |message: String| Error::new(ErrorCode::InvalidArgument, message);
     let mut load = Load::default();
     for (name, parameter) in parameters {
-        match (&*name, parameter.parameter_choice) {
-            ("config", Some(ParameterChoice::StringParam(text))) => {
-                let settings = rest::settings_from_config(model, &text).map_err(invalid)?;
-                load.settings = Some(settings);
-            }
-            ("config", _) => {
-                return Err(invalid("parameter \"config\": expected a string of JSON".into()));
-            }
-            (file, Some(ParameterChoice::BytesParam(contents))) if file.starts_with("file:") => {
-                load.files.push((file["file:".len()..].to_string(), contents));
-            }
-            (file, _) if file.starts_with("file:") => {
-                return Err(invalid(format!("parameter \"{file}\": expected bytes")));
-            }
-            _ => {
-                let message = format!(
-                    "parameter \"{name}\" is not known; load takes config and file:VERSION/NAME"
-                );
-                return Err(invalid(message));
-            }
-        }
+        let parameter = match parameter.parameter_choice {
+            Some(ParameterChoice::StringParam(text)) => Parameter::Text(text),
+            Some(ParameterChoice::BytesParam(contents)) => Parameter::Contents(contents),
+            _ => Parameter::Other,
+        };
+        repository::add_parameter(&mut load, model, &name, parameter)?;
     }
     Ok(load)
 }
 
-fn index_entry(of: serving::Status) -> pb::repository_index_response::ModelIndex {
-    let (state, reason) = match of.state {
-        State::Loading => ("LOADING", None),
-        State::Ready => ("READY", None),
-        State::Unloading => ("UNLOADING", None),
-        State::Unavailable(reason) => ("UNAVAILABLE", Some(reason.unwrap_or("unloaded".into()))),
-    };
-    pb::repository_index_response::ModelIndex {
-        name: of.name.to_string(),
-        version: of.version.to_string(),
-        state: state.into(),
-        reason: reason.unwrap_or_default(),
-    }
+fn index_entry(of: repository::Entry) -> pb::repository_index_response::ModelIndex {
+    let repository::Entry { name, version, state, reason } = of;
+    pb::repository_index_response::ModelIndex { name, version, state: state.into(), reason }
 }
 
 /// A version that is named.
 fn version(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
-}
-
-fn of_control((code, message): (ErrorCode, String)) -> Status {
-    status(&Error::new(code, message))
-}
-
-/// There is one repository, without a name.
-fn only_repository(name: &str) -> Result<(), Status> {
-    if name.is_empty() {
-        return Ok(());
-    }
-    let message = format!("there is no repository \"{name}\"; leave the name empty");
-    Err(of_error(Error::new(ErrorCode::NotFound, message)))
 }
 
 fn no_shared_memory() -> Status {

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use model::{Data, DataType, ErrorCode, Tensor};
+use model::{Data, DataType, Tensor};
 use serving::Error;
 
-use crate::binary::{self, refuse};
+use crate::binary;
 use crate::proto::inference::{InferParameter, InferTensorContents, model_infer_request};
+use crate::refusals::{self, invalid, refuse};
 
 /// The request's inputs, each from its raw contents or its typed contents.
 pub(super) fn inputs(
@@ -23,7 +24,7 @@ pub(super) fn inputs(
             inputs.len(),
             raw.len()
         );
-        return Err(Error::new(ErrorCode::InvalidArgument, message));
+        return Err(invalid(message));
     }
     inputs.into_iter().zip(raw).map(|(input, raw)| decode(input, Some(raw))).collect()
 }
@@ -34,8 +35,8 @@ fn decode(
 ) -> Result<(String, Tensor), Error> {
     let name = input.name;
     no_shared_memory(&format!("input \"{name}\""), &input.parameters)?;
-    let datatype = binary::datatype(&name, &input.datatype)?;
-    let shape = binary::shape(&name, &input.shape)?;
+    let datatype = refusals::datatype(&input.datatype).map_err(|why| refuse(&name, why))?;
+    let shape = refusals::shape(&name, &input.shape)?;
     let tensor = match (raw, input.contents) {
         (Some(_), Some(contents)) if !contents.is_empty() => {
             let why = "has contents beside raw_input_contents; a request has one or the other";
@@ -56,8 +57,7 @@ pub(super) fn no_shared_memory(
     parameters: &HashMap<String, InferParameter>,
 ) -> Result<(), Error> {
     if parameters.contains_key("shared_memory_region") {
-        let message = format!("{what}: shared memory is not supported; send the tensor itself");
-        return Err(Error::new(ErrorCode::Unimplemented, message));
+        return Err(refusals::shared_memory(what));
     }
     Ok(())
 }

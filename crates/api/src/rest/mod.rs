@@ -18,7 +18,8 @@ use crate::Api;
 use crate::error::Failure;
 use crate::server::Body;
 
-pub(crate) use v2::{EXTENSIONS, classify, platform, settings_from_config};
+pub(crate) use json::quote;
+pub(crate) use v2::{EXTENSIONS, classify, platform};
 
 /// Whether a path belongs to an inference protocol.
 pub(crate) fn understands(path: &str) -> bool {

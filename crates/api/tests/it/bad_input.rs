@@ -55,7 +55,7 @@ fn scenarios() -> Vec<Scenario> {
             "unknown datatype",
             input(r#""shape":[1,2],"datatype":"FLOAT","data":[1,2]"#),
             400,
-            "datatype: expected one of BOOL",
+            "input \"a\": \"FLOAT\" is not a datatype; there are BOOL",
         ),
         scenario(
             "shape is not the data's length",
@@ -194,13 +194,13 @@ fn scenarios() -> Vec<Scenario> {
         scenario(
             "shared memory",
             input(r#""shape":[1,2],"datatype":"FP32","parameters":{"shared_memory_region":"r"}"#),
-            400,
+            501,
             "shared memory is not supported",
         ),
         scenario(
             "a sequence",
             r#"{"parameters":{"sequence_id":7},"inputs":[]}"#,
-            400,
+            501,
             "sequences are not supported",
         ),
         at(
@@ -267,7 +267,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario {
             headers: &[("inference-header-content-length", "0")],
             path: "/v2/models/scores/infer",
-            ..scenario("raw that is no whole row", "1234567", 400, "expected 0 bytes")
+            ..scenario("raw that is no whole row", "1234567", 400, "needs 0 bytes, got 7")
         },
         Scenario {
             headers: &[("content-encoding", "br")],

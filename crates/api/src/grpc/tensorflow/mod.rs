@@ -19,6 +19,7 @@ use crate::proto::tensorflow::serving::inference_result::Result as TaskResult;
 use crate::proto::tensorflow::serving::input::Kind as InputKind;
 use crate::proto::tensorflow::serving::model_spec::VersionChoice;
 use crate::proto::tensorflow::serving::prediction_service_server::PredictionService;
+use crate::refusals::invalid;
 use crate::{Api, examples};
 
 pub(super) use models::Models;
@@ -145,10 +146,6 @@ impl PredictionService for Predictions {
             metadata: HashMap::from([(field.into(), any)]),
         }))
     }
-}
-
-fn invalid(message: impl Into<String>) -> Error {
-    Error::new(ErrorCode::InvalidArgument, message)
 }
 
 async fn predict(

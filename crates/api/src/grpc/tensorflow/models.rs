@@ -6,13 +6,14 @@ use model::ErrorCode;
 use serving::{Error, State};
 use tonic::{Request, Response, Status};
 
-use super::{invalid, named};
+use super::named;
 use crate::error::grpc_code;
 use crate::grpc::of_error;
 use crate::proto::tensorflow::serving as pb;
 use crate::proto::tensorflow::serving::model_server_config::Config;
 use crate::proto::tensorflow::serving::model_service_server::ModelService;
 use crate::proto::tensorflow::serving::model_version_status::State as Code;
+use crate::refusals::invalid;
 use crate::{Api, Load};
 
 pub(crate) struct Models {

@@ -3,9 +3,10 @@
 use model::{Data, DataType, Tensor, bf16, element_count, f16};
 use serving::Error;
 
-use crate::binary::{self, refuse};
+use crate::binary;
 use crate::grpc::tensor::narrow;
 use crate::proto::tensorflow as pb;
+use crate::refusals::{self, refuse};
 
 /// The tensor that a message holds, in whichever of its two forms.
 ///
@@ -18,7 +19,7 @@ pub(super) fn decode(name: &str, message: pb::TensorProto, limit: usize) -> Resu
         return Err(refuse(name, "the tensor's shape has an unknown rank; a request states it"));
     }
     let extents: Vec<i64> = shape.dim.iter().map(|dim| dim.size).collect();
-    let shape = binary::shape(name, &extents)?;
+    let shape = refusals::shape(name, &extents)?;
     let list = list_of(datatype);
     let lists = lists(&message);
     if let Some((other, _)) = lists.iter().find(|(other, len)| *len > 0 && *other != list) {

@@ -10,6 +10,6 @@ mod reader;
 mod tensor;
 mod writer;
 
-pub(crate) use reader::{Error, NonFinite, Reader};
+pub(crate) use reader::{Error, NonFinite, Reader, quote};
 pub(crate) use tensor::{Elements, read_array, read_shape};
 pub(crate) use writer::{non_finite, write_data, write_string};

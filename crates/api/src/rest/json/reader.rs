@@ -400,7 +400,7 @@ fn number_length(bytes: &[u8]) -> usize {
 }
 
 /// A string in double quotes, cut short if it is long, for messages.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut characters = text.chars();
     let short: String = characters.by_ref().take(40).collect();
     let more = if characters.next().is_some() { "…" } else { "" };

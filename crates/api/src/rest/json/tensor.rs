@@ -6,9 +6,7 @@ use model::{Data, DataType, bf16, f16};
 
 use super::number::{self, Refusal};
 use super::reader::{Error, NonFinite, Reader, Text};
-
-/// The most dimensions that a tensor may have.
-pub(crate) const MAX_RANK: usize = 16;
+use crate::refusals::MAX_RANK;
 
 /// Elements of one type, read from any number of JSON values.
 pub(crate) enum Elements {

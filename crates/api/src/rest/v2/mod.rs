@@ -19,12 +19,12 @@ pub(super) use reply::add_timing;
 use super::{body, json_response, off_the_reactor, segments};
 use crate::Api;
 use crate::error::Failure;
+use crate::repository::only_repository;
 use crate::server::Body;
 
 // What gRPC says in the same words.
 pub(crate) use describe::{EXTENSIONS, platform};
 pub(crate) use reply::classify;
-pub(crate) use repository::settings_from_config;
 
 /// How many bytes of the body are JSON; binary data follows.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -39,9 +39,9 @@ enum Route<'a> {
     Ready,
     AllStatistics,
     Model { name: &'a str, version: Option<&'a str>, part: Part },
-    Index,
-    Load(&'a str),
-    Unload(&'a str),
+    Index(&'a str),
+    Load(&'a str, &'a str),
+    Unload(&'a str, &'a str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +74,12 @@ impl<'a> Route<'a> {
                 Self::Model { name, version: Some(version), part: part(rest)? }
             }
             ["models", name, rest @ ..] => Self::Model { name, version: None, part: part(rest)? },
-            ["repository", "index"] | ["repository", _, "index"] => Self::Index,
-            ["repository", "models", name, "load"] | ["repository", _, "models", name, "load"] => {
-                Self::Load(name)
-            }
-            ["repository", "models", name, "unload"]
-            | ["repository", _, "models", name, "unload"] => Self::Unload(name),
+            ["repository", "index"] => Self::Index(""),
+            ["repository", repository, "index"] => Self::Index(repository),
+            ["repository", "models", name, "load"] => Self::Load("", name),
+            ["repository", repository, "models", name, "load"] => Self::Load(repository, name),
+            ["repository", "models", name, "unload"] => Self::Unload("", name),
+            ["repository", repository, "models", name, "unload"] => Self::Unload(repository, name),
             _ => return None,
         })
     }
@@ -88,9 +88,9 @@ impl<'a> Route<'a> {
     fn allow(&self) -> &'static str {
         match self {
             Self::Model { part: Part::Infer, .. }
-            | Self::Index
-            | Self::Load(_)
-            | Self::Unload(_) => "POST",
+            | Self::Index(..)
+            | Self::Load(..)
+            | Self::Unload(..) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -138,17 +138,14 @@ pub(super) async fn answer(
         Route::Model { name, version, part: Part::Statistics } => {
             describe::statistics(api, Some(name), version)
         }
-        Route::Index => {
+        Route::Index(of) | Route::Load(of, _) | Route::Unload(of, _) => {
+            only_repository(of)?;
             let body = body::read(&parts.headers, body, &api.options).await?;
-            repository::index(api, &body)
-        }
-        Route::Load(name) => {
-            let body = body::read(&parts.headers, body, &api.options).await?;
-            repository::load(api, name, &body).await
-        }
-        Route::Unload(name) => {
-            let body = body::read(&parts.headers, body, &api.options).await?;
-            repository::unload(api, name, &body).await
+            match route {
+                Route::Load(_, name) => repository::load(api, name, &body).await,
+                Route::Unload(_, name) => repository::unload(api, name, &body).await,
+                _ => repository::index(api, &body),
+            }
         }
     }
 }
@@ -173,12 +170,14 @@ struct Target<'a> {
 async fn infer(api: &Api, target: Target<'_>, body: Incoming) -> Result<Response<Body>, Failure> {
     let body = body::read(target.headers, body, &api.options).await?;
     let size = body.len();
-    let decode = || match json_length(target.headers, size)? {
-        Some(0) => {
-            let info = api.serving.model(target.name, target.version)?;
-            request::decode_raw(body, &info.signature).map_err(Failure::invalid)
-        }
-        length => request::decode(&body, length.unwrap_or(size)).map_err(Failure::invalid),
+    let decode = || -> Result<_, Failure> {
+        Ok(match json_length(target.headers, size)? {
+            Some(0) => {
+                let info = api.serving.model(target.name, target.version)?;
+                request::decode_raw(body, &info.signature)?
+            }
+            length => request::decode(&body, length.unwrap_or(size))?,
+        })
     };
     let decoded = off_the_reactor(size, decode)?;
     let request = serving::Request {
@@ -260,10 +259,10 @@ mod tests {
             ("models/m/versions/1", model("m", Some("1"), Part::Metadata)),
             ("models/stats", Some(Route::AllStatistics)),
             ("models/m/versions/2/stats", model("m", Some("2"), Part::Statistics)),
-            ("repository/index", Some(Route::Index)),
-            ("repository/r/index", Some(Route::Index)),
-            ("repository/models/m/load", Some(Route::Load("m"))),
-            ("repository/r/models/m/unload", Some(Route::Unload("m"))),
+            ("repository/index", Some(Route::Index(""))),
+            ("repository/r/index", Some(Route::Index("r"))),
+            ("repository/models/m/load", Some(Route::Load("", "m"))),
+            ("repository/r/models/m/unload", Some(Route::Unload("r", "m"))),
             ("models", None),
             ("models/m/nothing", None),
             ("health", None),

@@ -8,10 +8,10 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use model::{Data, Tensor, TensorSpec, element_count, match_data};
 use serving::Reply;
 
-use super::super::binary;
 use super::super::json::{write_data, write_string};
 use super::HEADER_LENGTH;
 use super::request::Wanted;
+use crate::binary;
 use crate::error::Failure;
 use crate::server::Body;
 
@@ -60,9 +60,9 @@ pub(super) fn encode(
     } else {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(HEADER_LENGTH, HeaderValue::from(out.len()));
-        out.reserve(blobs.iter().map(binary::encoded_length).sum());
+        out.reserve(blobs.iter().map(binary::encoded_len).sum());
         for blob in &blobs {
-            binary::encode(&mut out, blob);
+            binary::encode(blob, &mut out);
         }
     }
     add_timing(&mut headers, reply);
@@ -101,7 +101,7 @@ fn write_output(
     }
     if is_binary {
         out.extend_from_slice(b"],\"parameters\":{\"binary_data_size\":");
-        let length = binary::encoded_length(tensor.data());
+        let length = binary::encoded_len(tensor.data());
         out.extend_from_slice(number.format(length).as_bytes());
         out.extend_from_slice(b"}}");
         return Ok(());

@@ -5,8 +5,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use model::{Data, DataType, Signature, Tensor, element_count};
 
-use super::super::binary::{self, Blobs};
+use super::super::binary::Blobs;
 use super::super::json::{Error, NonFinite, Reader, read_array, read_shape};
+use crate::binary;
+use crate::refusals::{self, WHOLE_NUMBER, invalid, refuse};
 
 /// A request as it was written, before it is known whether the model can take it.
 #[derive(Debug, Default)]
@@ -31,13 +33,12 @@ pub(super) struct Wanted {
 }
 
 /// Reads the JSON of `body`, which is its first `json_length` bytes, and the binary data behind.
-pub(super) fn decode(body: &Bytes, json_length: usize) -> Result<Decoded, String> {
+pub(super) fn decode(body: &Bytes, json_length: usize) -> Result<Decoded, serving::Error> {
     let mut blobs = Blobs::new(body.slice(json_length..));
     let mut reader = Reader::new(&body[..json_length], NonFinite::Refused);
     let mut decoded = Decoded::default();
     let mut has_inputs = false;
-    // An error inside an input is reported with the input's name, which the JSON reader's own
-    // errors cannot carry.
+    // A refusal of what the JSON says, which is not one of the JSON.
     let mut refusal = None;
     let result = reader.object(|reader, key| match key {
         "id" => {
@@ -47,76 +48,99 @@ pub(super) fn decode(body: &Bytes, json_length: usize) -> Result<Decoded, String
         "inputs" => {
             has_inputs = true;
             reader.array(|reader, index| {
-                let input = Input::read(reader, body).map_err(|(name, error)| {
-                    let place = name.map_or(format!("inputs[{index}]"), |n| format!("input {n:?}"));
-                    prefixed(error, &place)
-                })?;
+                let input = Input::read(reader, body);
+                let input = input.map_err(|failed| failed.named("input", index))?;
                 match input.into_tensor(reader, body, &mut blobs) {
                     Ok(named) => decoded.inputs.push(named),
-                    Err(message) => {
-                        refusal = Some(message);
-                        return Err(reader.error(""));
-                    }
+                    Err(error) => return Err(set_aside(reader, &mut refusal, error)),
                 }
                 Ok(())
             })
         }
         "outputs" => reader.array(|reader, index| {
-            let wanted = read_output(reader).map_err(|e| prefixed(e, &format!("outputs[{index}]")));
-            decoded.outputs.push(wanted?);
+            let output = Output::read(reader).map_err(|failed| failed.named("output", index))?;
+            match output.into_wanted(reader) {
+                Ok(wanted) => decoded.outputs.push(wanted),
+                Err(error) => return Err(set_aside(reader, &mut refusal, error)),
+            }
             Ok(())
         }),
-        "parameters" => read_parameters(reader, &mut decoded),
+        "parameters" => match read_parameters(reader, &mut decoded)? {
+            Sequence::None => Ok(()),
+            Sequence::Some => Err(set_aside(reader, &mut refusal, refusals::sequence())),
+        },
         _ => reader.skip().map(drop),
     });
-    if let Some(message) = refusal {
-        return Err(message);
+    if let Some(error) = refusal {
+        return Err(error);
     }
-    result.map_err(|error| error.to_string())?;
-    reader.end().map_err(|error| error.to_string())?;
+    result.and_then(|()| reader.end()).map_err(|error| invalid(error.to_string()))?;
     if !has_inputs {
-        return Err("expected the key \"inputs\" in the request, got none".into());
+        return Err(invalid("expected the key \"inputs\" in the request, got none"));
     }
-    blobs.finish()?;
+    blobs.finish().map_err(invalid)?;
     Ok(decoded)
+}
+
+/// Ends the reading for a reason that is not the reader's.
+fn set_aside(
+    reader: &Reader<'_>,
+    refusal: &mut Option<serving::Error>,
+    error: serving::Error,
+) -> Error {
+    *refusal = Some(error);
+    reader.error("")
 }
 
 /// A body that is one input's elements and nothing else: the model must have exactly one input,
 /// of which at most one dimension varies, or a single string.
-pub(super) fn decode_raw(body: Bytes, signature: &Signature) -> Result<Decoded, String> {
+pub(super) fn decode_raw(body: Bytes, signature: &Signature) -> Result<Decoded, serving::Error> {
     let [spec] = &signature.inputs[..] else {
-        return Err(format!(
+        return Err(invalid(format!(
             "a raw binary request needs a model with one input, but this one has {}",
             signature.inputs.len()
-        ));
+        )));
     };
-    let refused = |why: String| format!("input \"{}\": {why}", spec.name);
+    let name = &*spec.name;
     let extents = spec.extents();
-    let (shape, data) = if spec.datatype == DataType::Bytes {
+    let tensor = if spec.datatype == DataType::Bytes {
         if extents.iter().any(|extent| !matches!(extent, 1 | -1)) {
-            return Err(refused(format!(
-                "a raw binary request holds one string, but the shape is {extents:?}"
-            )));
+            let why =
+                format!("a raw binary request holds one string, but the shape is {extents:?}");
+            return Err(refuse(name, why));
         }
-        (vec![1; extents.len()], Data::Bytes(vec![body]))
+        let data = Data::Bytes(vec![body]);
+        Tensor::new(vec![1; extents.len()], data).map_err(|error| refuse(name, error))?
     } else {
         if extents.iter().filter(|extent| **extent < 0).count() > 1 {
-            return Err(refused(format!(
+            let why = format!(
                 "a raw binary request cannot tell the shape, for more than one dimension of \
                  {extents:?} varies"
-            )));
+            );
+            return Err(refuse(name, why));
         }
         let fixed: Vec<usize> = extents.iter().filter_map(|e| usize::try_from(*e).ok()).collect();
-        let row = element_count(&fixed).unwrap_or(0) * spec.datatype.size().unwrap_or(1);
+        let size = spec.datatype.size().unwrap_or(1);
+        let row = element_count(&fixed).and_then(|count| count.checked_mul(size)).unwrap_or(0);
         let varying = body.len().checked_div(row).unwrap_or(0);
-        let shape: Vec<usize> =
-            extents.iter().map(|e| usize::try_from(*e).unwrap_or(varying)).collect();
-        let count = element_count(&shape).unwrap_or(usize::MAX);
-        (shape, binary::decode(body, spec.datatype, count).map_err(refused)?)
+        let shape = extents.iter().map(|e| usize::try_from(*e).unwrap_or(varying)).collect();
+        binary::decode(name, spec.datatype, shape, body)?
     };
-    let tensor = Tensor::new(shape, data).map_err(|error| error.to_string())?;
-    let inputs = vec![(spec.name.to_string(), tensor)];
+    let inputs = vec![(name.to_owned(), tensor)];
     Ok(Decoded { inputs, binary_outputs: true, ..Decoded::default() })
+}
+
+/// Why the object of an input or an output cannot be read, and its name if that was read before.
+struct Failed(Option<String>, Error);
+
+impl Failed {
+    fn named(self, kind: &str, index: usize) -> Error {
+        let place = match self.0 {
+            Some(name) => format!("{kind} \"{name}\""),
+            None => format!("{kind}s[{index}]"),
+        };
+        prefixed(self.1, &place)
+    }
 }
 
 /// An input's fields as far as they have been read.
@@ -127,6 +151,7 @@ struct Input {
     shape: Option<Vec<usize>>,
     binary_size: Option<usize>,
     data: Option<Read>,
+    in_shared_memory: bool,
 }
 
 /// An input's `data`.
@@ -138,8 +163,7 @@ enum Read {
 }
 
 impl Input {
-    /// Reads an input object; an error comes with the input's name if that was read before.
-    fn read(reader: &mut Reader<'_>, body: &Bytes) -> Result<Self, (Option<String>, Error)> {
+    fn read(reader: &mut Reader<'_>, body: &Bytes) -> Result<Self, Failed> {
         let mut input = Self::default();
         let result = reader.object(|reader, key| {
             match key {
@@ -150,14 +174,16 @@ impl Input {
                     input.shape = Some(shape?);
                 }
                 "data" => input.data = Some(input.read_data(reader, body)?),
-                "parameters" => reader.object(|reader, key| match key {
-                    "binary_data_size" => {
-                        let size = reader.integer().map_err(|e| prefixed(e, "binary_data_size"));
-                        input.binary_size = Some(size?);
-                        Ok(())
+                "parameters" => reader.object(|reader, key| {
+                    input.in_shared_memory |= key == "shared_memory_region";
+                    match key {
+                        "binary_data_size" => {
+                            let size = whole(reader, key)?;
+                            input.binary_size = Some(usize::try_from(size).unwrap_or(usize::MAX));
+                            Ok(())
+                        }
+                        _ => reader.skip().map(drop),
                     }
-                    "shared_memory_region" => Err(reader.error(NO_SHARED_MEMORY)),
-                    _ => reader.skip().map(drop),
                 })?,
                 _ => {
                     reader.skip()?;
@@ -167,7 +193,7 @@ impl Input {
         });
         match result {
             Ok(()) => Ok(input),
-            Err(error) => Err((input.name, error)),
+            Err(error) => Err(Failed(input.name, error)),
         }
     }
 
@@ -186,110 +212,140 @@ impl Input {
         reader: &Reader<'_>,
         body: &Bytes,
         blobs: &mut Blobs,
-    ) -> Result<(String, Tensor), String> {
-        let at = |what: &str| reader.error(what).to_string();
-        let name = self.name.ok_or_else(|| at("an input has no \"name\""))?;
-        let refused = |why: String| format!("input \"{name}\": {why}");
-        let shape = self.shape.ok_or_else(|| refused("it has no \"shape\"".into()))?;
-        let datatype = self.datatype.ok_or_else(|| refused("it has no \"datatype\"".into()))?;
+    ) -> Result<(String, Tensor), serving::Error> {
+        let name = self.name.ok_or_else(|| nameless(reader, "an input"))?;
+        let refused = |why: &str| refuse(&name, why);
+        if self.in_shared_memory {
+            return Err(refusals::shared_memory(&format!("input \"{name}\"")));
+        }
+        let shape = self.shape.ok_or_else(|| refused("it has no \"shape\""))?;
+        let datatype = self.datatype.ok_or_else(|| refused("it has no \"datatype\""))?;
         let (data, extents) = match (self.data, self.binary_size) {
             (Some(_), Some(_)) => {
-                return Err(refused("it has both \"data\" and \"binary_data_size\"".into()));
+                return Err(refused("it has both \"data\" and \"binary_data_size\""));
             }
             (None, None) => {
-                return Err(refused(
-                    "it has neither \"data\" nor the parameter \"binary_data_size\"".into(),
-                ));
+                let why = "it has neither \"data\" nor the parameter \"binary_data_size\"";
+                return Err(refused(why));
             }
             (None, Some(size)) => {
-                let blob = blobs.take(size).map_err(refused)?;
-                let count = element_count(&shape).unwrap_or(usize::MAX);
-                let shown = format!("shape {shape:?} {datatype}");
-                let data = binary::decode(blob, datatype, count);
-                (data.map_err(|why| refused(format!("{shown}: {why}")))?, Vec::new())
+                let blob = blobs.take(size).map_err(|why| refused(&why))?;
+                let tensor = binary::decode(&name, datatype, shape, blob)?;
+                return Ok((name, tensor));
             }
             (Some(Read::Elements(data, extents)), None) => (data, extents),
             (Some(Read::Later(span)), None) => {
                 let mut reader = reader.at_value(&span);
                 let array = read_array(&mut reader, body, datatype, element_count(&shape));
-                let array = array.map_err(|error| refused(error.to_string()))?;
+                let array = array.map_err(|error| refused(&error.to_string()))?;
                 (array.data, array.extents)
             }
         };
         if extents.len() > 1 && extents != shape {
-            return Err(refused(format!("shape is {shape:?}, but data is nested as {extents:?}")));
+            let why = format!("shape is {shape:?}, but data is nested as {extents:?}");
+            return Err(refused(&why));
         }
-        let tensor = Tensor::new(shape, data).map_err(|error| refused(error.to_string()))?;
+        let tensor = Tensor::new(shape, data).map_err(|error| refuse(&name, error))?;
         Ok((name, tensor))
     }
 }
 
-const NO_SHARED_MEMORY: &str =
-    "shared memory is not supported; send the data in the request, as JSON or binary";
+fn nameless(reader: &Reader<'_>, what: &str) -> serving::Error {
+    invalid(reader.error(format!("{what} has no \"name\"")).to_string())
+}
 
 fn read_datatype(reader: &mut Reader<'_>) -> Result<DataType, Error> {
     let start = reader.error("");
     let written = text(reader, "datatype")?;
-    DataType::parse(&written).ok_or_else(|| {
-        let known: Vec<&str> = DataType::ALL.iter().map(|datatype| datatype.as_str()).collect();
-        let message = format!("datatype: expected one of {}, got {written:?}", known.join(", "));
-        Error { message, ..start }
-    })
+    refusals::datatype(&written).map_err(|message| Error { message, ..start })
 }
 
-fn read_output(reader: &mut Reader<'_>) -> Result<Wanted, Error> {
-    let mut wanted = Wanted::default();
-    let mut named = false;
-    reader.object(|reader, key| {
-        match key {
+/// An output's fields as far as they have been read.
+#[derive(Default)]
+struct Output {
+    name: Option<String>,
+    binary: Option<bool>,
+    classes: usize,
+    in_shared_memory: bool,
+}
+
+impl Output {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Failed> {
+        let mut output = Self::default();
+        let result = reader.object(|reader, key| match key {
             "name" => {
-                wanted.name = text(reader, "name")?;
-                named = true;
+                output.name = Some(text(reader, "name")?);
+                Ok(())
             }
             "parameters" => reader.object(|reader, key| {
+                output.in_shared_memory |= key == "shared_memory_region";
                 match key {
-                    "binary_data" => {
-                        let binary = reader.boolean().map_err(|e| prefixed(e, "binary_data"));
-                        wanted.binary = Some(binary?);
-                    }
+                    "binary_data" => output.binary = Some(flag(reader, key)?),
                     "classification" => {
-                        let classes = reader.integer().map_err(|e| prefixed(e, "classification"));
-                        wanted.classes = classes?;
+                        let classes = whole(reader, key)?;
+                        output.classes = usize::try_from(classes).unwrap_or(usize::MAX);
                     }
-                    "shared_memory_region" => return Err(reader.error(NO_SHARED_MEMORY)),
-                    _ => {
-                        reader.skip()?;
-                    }
+                    _ => drop(reader.skip()?),
                 }
                 Ok(())
-            })?,
-            _ => {
-                reader.skip()?;
+            }),
+            _ => reader.skip().map(drop),
+        });
+        match result {
+            Ok(()) => Ok(output),
+            Err(error) => Err(Failed(output.name, error)),
+        }
+    }
+
+    fn into_wanted(self, reader: &Reader<'_>) -> Result<Wanted, serving::Error> {
+        let name = self.name.ok_or_else(|| nameless(reader, "an output"))?;
+        if self.in_shared_memory {
+            return Err(refusals::shared_memory(&format!("output \"{name}\"")));
+        }
+        Ok(Wanted { name, binary: self.binary, classes: self.classes })
+    }
+}
+
+/// Whether a request belongs to a sequence.
+enum Sequence {
+    None,
+    Some,
+}
+
+fn read_parameters(reader: &mut Reader<'_>, decoded: &mut Decoded) -> Result<Sequence, Error> {
+    let mut sequence = Sequence::None;
+    reader.object(|reader, key| {
+        match key {
+            "priority" => {
+                decoded.priority = u32::try_from(whole(reader, key)?).unwrap_or(u32::MAX);
             }
+            "timeout" => decoded.timeout = Some(whole(reader, key)?),
+            "binary_data_output" => decoded.binary_outputs = flag(reader, key)?,
+            // 0 and "" mean that there is none.
+            "sequence_id" if reader.word("0") || reader.word("\"\"") => {}
+            "sequence_id" => {
+                reader.skip()?;
+                sequence = Sequence::Some;
+            }
+            _ => drop(reader.skip()?),
         }
         Ok(())
     })?;
-    if named { Ok(wanted) } else { Err(reader.error("an output has no \"name\"")) }
+    Ok(sequence)
 }
 
-fn read_parameters(reader: &mut Reader<'_>, decoded: &mut Decoded) -> Result<(), Error> {
-    reader.object(|reader, key| {
-        let read = match key {
-            "priority" => reader.integer().map(|priority| decoded.priority = priority),
-            "timeout" => reader.integer().map(|timeout| decoded.timeout = Some(timeout)),
-            "binary_data_output" => reader.boolean().map(|binary| decoded.binary_outputs = binary),
-            // A sequence's requests depend on each other; answering them as if they did not would
-            // be silently wrong. 0 and "" mean that there is none.
-            "sequence_id" => {
-                if reader.word("0") || reader.word("\"\"") {
-                    return Ok(());
-                }
-                return Err(reader.error("sequence_id: sequences are not supported"));
-            }
-            _ => reader.skip().map(drop),
-        };
-        read.map_err(|error| prefixed(error, key))
-    })
+/// A parameter that has to be a whole number, 0 or more.
+fn whole(reader: &mut Reader<'_>, name: &str) -> Result<u64, Error> {
+    reader.integer().map_err(|_| parameter(reader.unexpected(WHOLE_NUMBER), name))
+}
+
+/// A parameter that has to be `true` or `false`.
+fn flag(reader: &mut Reader<'_>, name: &str) -> Result<bool, Error> {
+    reader.boolean().map_err(|error| parameter(error, name))
+}
+
+fn parameter(error: Error, name: &str) -> Error {
+    prefixed(error, &format!("parameter \"{name}\""))
 }
 
 fn text(reader: &mut Reader<'_>, key: &str) -> Result<String, Error> {
