@@ -1,5 +1,6 @@
 //! The wire, driven over real sockets against real models.
 
+mod agreement;
 mod bad_input;
 mod connections;
 mod oip;

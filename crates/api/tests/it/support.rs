@@ -3,8 +3,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
+use api::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use api::{Api, ApiOptions, Control, Load};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::{Assigned, Assignments, DataType, ErrorCode, InstanceSettings, Package};
 use runtime::Engines;
 use serde_json::Value;
@@ -55,7 +58,8 @@ impl Control for Recorder {
 }
 
 /// `add`: a, b FP32 [N, 2] → sum; `echo`: x BYTES [N] → y; `scores`: x FP32 [N, 3] → p, the
-/// softmax; `both`: x FP32 [N, 1] → y, z, the same; `number`: x INT64 [N] → y.
+/// softmax; `both`: x FP32 [N, 1] → y, z, the same and its size; `number`: x INT64 [N] → y;
+/// `wide`: x FP32 [N, 30] → y, the same.
 fn package(name: &str) -> Result<Package, String> {
     let (float, text) = (DataType::Fp32, DataType::Bytes);
     let model = match name {
@@ -81,6 +85,10 @@ fn package(name: &str) -> Result<Package, String> {
             .output("z", float, &[None, Some(1)])
             .node("", "Identity", &["x"], &["y"], &[])
             .node("", "Abs", &["x"], &["z"], &[]),
+        "wide" => Model::new()
+            .input("x", float, &[None, Some(30)])
+            .output("y", float, &[None, Some(30)])
+            .node("", "Identity", &["x"], &["y"], &[]),
         "number" => Model::new()
             .input("x", DataType::Int64, &[None])
             .output("y", DataType::Int64, &[None])
@@ -103,7 +111,7 @@ pub async fn start_with(options: ApiOptions) -> Server {
         settings: InstanceSettings { instances: Some(1), ..Default::default() },
         generation: 0,
     };
-    let names = ["add", "echo", "scores", "both", "number"];
+    let names = ["add", "echo", "scores", "both", "number", "wide"];
     let models = names.map(|name| (name.to_owned(), vec![assigned()])).into();
     let (assignments, receiver) = watch::channel(Assignments { models });
     let serving = Serving::start(Options {
@@ -128,6 +136,37 @@ pub async fn start_with(options: ApiOptions) -> Server {
         let _ = stopping.await;
     }));
     Server { address, control, stop: Some(stop), stopped, _assignments: assignments }
+}
+
+/// A connection that speaks gRPC.
+///
+/// Nothing but HTTP/2 is between it and the server: tonic's own channel would end a call by itself
+/// when its `grpc-timeout` is over, and a test could not tell whose timer it was.
+#[derive(Clone)]
+pub struct Grpc {
+    sender: hyper::client::conn::http2::SendRequest<tonic::body::Body>,
+    origin: hyper::Uri,
+}
+
+impl tower::Service<hyper::Request<tonic::body::Body>> for Grpc {
+    type Response = hyper::Response<hyper::body::Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = hyper::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.sender.poll_ready(context)
+    }
+
+    fn call(&mut self, request: hyper::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(self.sender.send_request(request))
+    }
+}
+
+impl Grpc {
+    /// The Open Inference Protocol.
+    pub fn inference(&self) -> GrpcInferenceServiceClient<Self> {
+        GrpcInferenceServiceClient::with_origin(self.clone(), self.origin.clone())
+    }
 }
 
 /// An answer.
@@ -157,6 +196,18 @@ impl Answer {
 impl Server {
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Connects for gRPC.
+    pub async fn grpc(&self) -> Grpc {
+        let stream = self.connect().await;
+        stream.set_nodelay(true).unwrap();
+        let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+        tokio::spawn(connection);
+        let origin = format!("http://{}", self.address).parse().unwrap();
+        Grpc { sender, origin }
     }
 
     /// Sends one request on a connection of its own.

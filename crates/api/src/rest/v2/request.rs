@@ -285,7 +285,9 @@ impl Output {
                         let classes = whole(reader, key)?;
                         output.classes = usize::try_from(classes).unwrap_or(usize::MAX);
                     }
-                    _ => drop(reader.skip()?),
+                    _ => {
+                        reader.skip()?;
+                    }
                 }
                 Ok(())
             }),
@@ -327,7 +329,9 @@ fn read_parameters(reader: &mut Reader<'_>, decoded: &mut Decoded) -> Result<Seq
                 reader.skip()?;
                 sequence = Sequence::Some;
             }
-            _ => drop(reader.skip()?),
+            _ => {
+                reader.skip()?;
+            }
         }
         Ok(())
     })?;
