@@ -8,6 +8,11 @@
 //! `onnxruntime` (`--onnxruntime PATH` says where its library is). *Refused* means before any
 //! input was seen, by import or by the engine; *failed* means an error at the first run; *wrong*
 //! means a different answer, or a panic. Exits with 1 if anything is wrong.
+//!
+//! An answer is right if it is within the tolerance that the test asks for, or within two units
+//! in the last place of FP16 and BF16, or within a millionth of the output's largest value (the
+//! rounding of a long sum, which is all that is left of a zero in a Fourier transform). Answers
+//! that are random by definition are compared in type and shape.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -198,6 +203,12 @@ impl Test {
                     Ok(None) => continue,
                     Err(error) => return Outcome::Refused(error),
                 };
+                if self.is_random()
+                    && (output.datatype(), output.shape())
+                        == (expected.datatype(), expected.shape())
+                {
+                    continue;
+                }
                 if let Err(difference) = compare(output, &expected, tolerance) {
                     let name = &signature.outputs[position].name;
                     return Outcome::Wrong(format!("output \"{name}\": {difference}"));
@@ -205,6 +216,11 @@ impl Test {
             }
         }
         Outcome::Pass
+    }
+
+    /// Whether the standard leaves the answer to chance.
+    fn is_random(&self) -> bool {
+        self.name().starts_with("test_training_dropout") && !self.name().contains("zero_ratio")
     }
 
     /// Relative and absolute.
@@ -241,10 +257,16 @@ fn compare(got: &Tensor, expected: &Tensor, tolerance: (f64, f64)) -> Result<(),
     let (Some(left), Some(right)) = (floats(got.data()), floats(expected.data())) else {
         return if got == expected { Ok(()) } else { Err(format!("{got:?} not {expected:?}")) };
     };
+    let relative = tolerance.0.max(match expected.data() {
+        Data::Fp16(_) => 2.0 / 1024.0,
+        Data::Bf16(_) => 2.0 / 128.0,
+        _ => 0.0,
+    });
+    let finite = right.iter().filter(|value| value.is_finite());
+    let absolute = tolerance.1.max(1e-6 * finite.fold(0.0, |most, value| value.abs().max(most)));
     for (index, (a, b)) in left.iter().zip(&right).enumerate() {
-        let close = a == b
-            || a.is_nan() && b.is_nan()
-            || (a - b).abs() <= tolerance.1 + tolerance.0 * b.abs();
+        let close =
+            a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= absolute + relative * b.abs();
         if !close {
             return Err(format!("element {index}: {a} instead of {b}"));
         }

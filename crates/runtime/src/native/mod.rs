@@ -5,10 +5,12 @@
 //! own (`segment`). What neither can do is refused by name (`refusals`, `plan`).
 
 mod attributes;
+mod control;
 mod graph;
 mod kinds;
 mod operators;
 mod plan;
+mod ranks;
 mod refusals;
 mod segment;
 mod session;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use model::DataType;
 
-use super::graph::{Graph, Nested, Node, operator_name};
+use super::control::Flow;
+use super::graph::{Graph, Node, operator_name};
 use super::kinds::Kind;
 use super::operators::{self, Operator};
 use super::refusals::{self, Facts};
@@ -23,6 +24,8 @@ pub(super) struct Options {
 pub(super) enum Step {
     /// A node that we run ourselves.
     Own { operator: Box<dyn Operator>, node: usize },
+    /// A node that runs graphs of its own; `bodies` are their steps.
+    Control { flow: Flow, bodies: Vec<Vec<Step>>, node: usize },
     /// Nodes that `rten` runs.
     Segment(Source),
 }
@@ -30,44 +33,86 @@ pub(super) enum Step {
 /// Who can run a node.
 enum Runner {
     Own(Box<dyn Operator>),
+    Control(Flow, Vec<Vec<Step>>),
     Rten,
     Either(Box<dyn Operator>),
 }
 
-/// The steps of a graph, in order; or everything that cannot be run.
-pub(super) fn plan(graph: &Graph<'_>, options: &Options) -> Result<Vec<Step>, Error> {
-    let mut runners = Vec::with_capacity(graph.nodes.len());
-    let mut refusals = Refusals::default();
-    for node in &graph.nodes {
-        let own = operators::build(graph, node, options.threads);
-        let reason = refuses(graph, node);
-        match (own, reason) {
-            (Ok(Some(operator)), Some(_)) => runners.push(Runner::Own(operator)),
-            (Ok(Some(_)), None) if options.prefer_rten => runners.push(Runner::Rten),
-            (Ok(Some(_)), None) if is_heavy(graph, node) => runners.push(Runner::Rten),
-            (Ok(Some(operator)), None) => runners.push(Runner::Either(operator)),
-            (_, None) => runners.push(Runner::Rten),
-            (Ok(None), Some(reason)) => refusals.add(reason),
-            (Err(error), Some(_)) if error.code() == model::ErrorCode::Unimplemented => {
-                refusals.add(error.at(operator_name(node.proto)).to_string());
-            }
-            (Err(error), Some(_)) => return Err(error.at(node.place())),
+impl Runner {
+    /// The step of a node that does not go to `rten`.
+    fn step(self, node: usize) -> Step {
+        match self {
+            Self::Own(operator) | Self::Either(operator) => Step::Own { operator, node },
+            Self::Control(flow, bodies) => Step::Control { flow, bodies, node },
+            Self::Rten => unreachable!("a step with one is a segment"),
         }
-    }
-    refusals.finish()?;
-    let neural = runners.iter().any(|runner| matches!(runner, Runner::Rten));
-    if neural {
-        mixed(graph, runners)
-    } else {
-        let own = |(node, runner)| match runner {
-            Runner::Own(operator) | Runner::Either(operator) => Step::Own { operator, node },
-            Runner::Rten => unreachable!("none was found"),
-        };
-        Ok(runners.into_iter().enumerate().map(own).collect())
     }
 }
 
-/// Why a node, or one inside it, must not be left to `rten`.
+/// The steps of a graph, in order; or everything that cannot be run.
+pub(super) fn plan(graph: &Graph<'_>, options: &Options) -> Result<Vec<Step>, Error> {
+    let mut refusals = Refusals::default();
+    let steps = steps(graph, options, &mut refusals)?;
+    refusals.finish()?;
+    Ok(steps)
+}
+
+/// The steps of a graph and of the graphs inside it. They are of use only if nothing was refused.
+fn steps(
+    graph: &Graph<'_>,
+    options: &Options,
+    refusals: &mut Refusals,
+) -> Result<Vec<Step>, Error> {
+    let mut runners = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let runner = match Flow::of(graph, node) {
+            Ok(Some(flow)) => {
+                let bodies = node.bodies.iter().map(|body| steps(&body.graph, options, refusals));
+                Ok(Some(Runner::Control(flow, bodies.collect::<Result<_, _>>()?)))
+            }
+            Ok(None) => runner(graph, node, options, refusals),
+            Err(error) => Err(error),
+        };
+        match runner {
+            Ok(runner) => runners.extend(runner),
+            Err(error) if error.code() == model::ErrorCode::Unimplemented => {
+                refusals.add(error.at(operator_name(node.proto)).to_string());
+            }
+            Err(error) => return Err(error.at(node.place())),
+        }
+    }
+    if !refusals.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    if runners.iter().any(|runner| matches!(runner, Runner::Rten)) {
+        mixed(graph, runners)
+    } else {
+        Ok(runners.into_iter().enumerate().map(|(node, runner)| runner.step(node)).collect())
+    }
+}
+
+/// Who runs a node without graphs of its own; `None` if nobody does.
+fn runner(
+    graph: &Graph<'_>,
+    node: &Node<'_>,
+    options: &Options,
+    refusals: &mut Refusals,
+) -> Result<Option<Runner>, Error> {
+    let own = operators::build(graph, node, options.threads);
+    Ok(Some(match (own, refuses(graph, node)) {
+        (Ok(Some(operator)), Some(_)) => Runner::Own(operator),
+        (Ok(Some(_)), None) if options.prefer_rten || is_heavy(graph, node) => Runner::Rten,
+        (Ok(Some(operator)), None) => Runner::Either(operator),
+        (_, None) => Runner::Rten,
+        (Err(error), Some(_)) => return Err(error),
+        (Ok(None), Some(reason)) => {
+            refusals.add(reason);
+            return Ok(None);
+        }
+    }))
+}
+
+/// Why a node must not be left to `rten`.
 fn refuses(graph: &Graph<'_>, node: &Node<'_>) -> Option<String> {
     let unused = Kind::Tensor(DataType::Fp32);
     let outputs: Vec<Kind> =
@@ -76,22 +121,11 @@ fn refuses(graph: &Graph<'_>, node: &Node<'_>) -> Option<String> {
         node: node.proto,
         opset: node.opset,
         inputs: &graph.kinds(&node.inputs),
+        forms: &graph.forms(&node.inputs),
         outputs: &outputs,
         wanted: node.wanted_outputs(),
     };
-    let inner = |nested: &Nested<'_>| {
-        refusals::reason(&Facts {
-            node: nested.proto,
-            opset: node.opset,
-            inputs: &nested.inputs,
-            outputs: &nested.outputs,
-            wanted: nested.proto.output.len(),
-        })
-    };
-    refusals::reason(&facts)
-        .or_else(|| node.nested.iter().find_map(inner))
-        .or_else(|| beyond_32_bits(graph, node))
-        .or_else(|| column_vector(graph, node))
+    refusals::reason(&facts).or_else(|| beyond_32_bits(graph, node))
 }
 
 /// `rten` computes INT64 in 32 bits. Extents always fit; data may not, once it is calculated with.
@@ -146,14 +180,6 @@ fn beyond_32_bits(graph: &Graph<'_>, node: &Node<'_>) -> Option<String> {
         .then(|| format!("operator {name} is not supported with a constant beyond 32 bits"))
 }
 
-/// `rten` leaves a dimension too many when a batch of matrices meets a vector.
-fn column_vector(graph: &Graph<'_>, node: &Node<'_>) -> Option<String> {
-    let right = (*node.inputs.get(1)?)?;
-    let rank = graph.rank(right);
-    (node.proto.op_type == "MatMul" && rank == Some(1))
-        .then(|| "operator MatMul is not supported with a vector on the right".to_owned())
-}
-
 /// A product with so many weights that `rten`'s kernels pay for the way there.
 fn is_heavy(graph: &Graph<'_>, node: &Node<'_>) -> bool {
     const MANY: i64 = 64 * 64;
@@ -179,7 +205,8 @@ fn mixed(graph: &Graph<'_>, runners: Vec<Runner>) -> Result<Vec<Step>, Error> {
         let mut later = Vec::new();
         for (index, runner) in waiting {
             let node = &graph.nodes[index];
-            let wanted = segments != matches!(runner, Runner::Own(_));
+            let ours = matches!(runner, Runner::Own(_) | Runner::Control(..));
+            let wanted = segments != ours;
             if wanted && node.reads().all(|id| !pending.contains(&id)) {
                 for id in node.outputs.iter().flatten() {
                     pending.remove(id);
@@ -194,10 +221,7 @@ fn mixed(graph: &Graph<'_>, runners: Vec<Runner>) -> Result<Vec<Step>, Error> {
         if segments && worth_it {
             steps.push(Step::Segment(source(graph, taken.iter().map(|(index, _)| *index))));
         } else {
-            steps.extend(taken.into_iter().map(|(node, runner)| match runner {
-                Runner::Own(operator) | Runner::Either(operator) => Step::Own { operator, node },
-                Runner::Rten => unreachable!("a step with one is a segment"),
-            }));
+            steps.extend(taken.into_iter().map(|(node, runner)| runner.step(node)));
         }
         segments = !segments;
     }

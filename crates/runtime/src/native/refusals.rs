@@ -9,6 +9,7 @@ use model::onnx::NodeProto;
 use super::attributes::Attributes;
 use super::graph::operator_name;
 use super::kinds::Kind;
+use super::ranks::{self, Form};
 
 /// The standard operators that `rten` has.
 const STANDARD: &[&str] = &[
@@ -63,7 +64,6 @@ const STANDARD: &[&str] = &[
     "HardSigmoid",
     "HardSwish",
     "Identity",
-    "If",
     "InstanceNormalization",
     "IsInf",
     "IsNaN",
@@ -73,7 +73,6 @@ const STANDARD: &[&str] = &[
     "LessOrEqual",
     "Log",
     "LogSoftmax",
-    "Loop",
     "LpNormalization",
     "LSTM",
     "MatMul",
@@ -163,6 +162,7 @@ pub(super) struct Facts<'a> {
     pub(super) opset: i64,
     /// `None`: left out.
     pub(super) inputs: &'a [Option<Kind>],
+    pub(super) forms: &'a [Form],
     pub(super) outputs: &'a [Kind],
     /// How many outputs, counted up to the last one that anything reads.
     pub(super) wanted: usize,
@@ -227,7 +227,8 @@ fn differs(facts: &Facts<'_>) -> Option<&'static str> {
     let attributes = Attributes::of(facts.node);
     let text = |name: &str| attributes.string(name).ok().flatten().unwrap_or("");
     let has_input = |index: usize| facts.inputs.get(index).copied().flatten().is_some();
-    let spatial = attributes.ints("kernel_shape").map_or(0, <[i64]>::len);
+    let rank = |index: usize| facts.forms.get(index).and_then(|form| form.rank);
+    let spatial = ranks::spatial(facts.node, facts.forms);
     match facts.node.op_type.as_str() {
         "Softmax" | "LogSoftmax" if facts.opset < 13 => Some("as before operator set 13"),
         "Resize" if text("mode") == "cubic" => Some("with mode cubic"),
@@ -247,10 +248,26 @@ fn differs(facts: &Facts<'_>) -> Option<&'static str> {
         {
             Some("with auto_pad SAME_LOWER")
         }
-        "Conv" | "ConvTranspose" | "ConvInteger" | "MaxPool" | "AveragePool" if spatial > 2 => {
-            Some("in three dimensions")
+        "ConvInteger" if has_input(3) && rank(3) != Some(0) => {
+            Some("with a zero point for each channel")
         }
-        "ConvTranspose" if spatial == 1 => Some("in one dimension"),
+        "ConvInteger" if has_input(2) && pads(attributes) => Some("with padding and a zero point"),
+        "Conv" | "ConvTranspose" | "ConvInteger" | "MaxPool" | "AveragePool" => match spatial {
+            None => Some("in a number of dimensions that the model does not tell"),
+            Some(1) if facts.node.op_type == "ConvTranspose" => Some("in one dimension"),
+            Some(1 | 2) => None,
+            Some(_) => Some("in three dimensions"),
+        },
+        "GridSample" if rank(0) != Some(4) => Some("on anything but images of 4 dimensions"),
+        // It leaves a dimension too many when a batch of matrices meets a vector.
+        "MatMul" if rank(1) == Some(1) => Some("with a vector on the right"),
+        "MatMul" if rank(1).is_none() => Some("with something on the right that may be a vector"),
+        "MatMulInteger" if (2..4).any(|i| has_input(i) && rank(i) != Some(0)) => {
+            Some("with zero points that are not single")
+        }
+        "PRelu" if facts.opset < 7 && facts.forms.get(1).is_none_or(|f| f.length != Some(1)) => {
+            Some("as before operator set 7")
+        }
         "ReduceMax" | "ReduceMin" if facts.inputs.first() == Some(&Some(BOOL)) => Some("on BOOL"),
         "Pow" if facts.inputs.first() != facts.inputs.get(1) => Some("on two types"),
         "OneHot" if facts.inputs.iter().take(2).any(|kind| *kind == Some(FP32)) => {
@@ -258,6 +275,11 @@ fn differs(facts: &Facts<'_>) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+fn pads(attributes: Attributes<'_>) -> bool {
+    let explicit = attributes.ints("pads").is_ok_and(|pads| pads.iter().any(|pad| *pad != 0));
+    explicit || attributes.string("auto_pad").is_ok_and(|mode| mode == Some("SAME_UPPER"))
 }
 
 const BOOL: Kind = Kind::Tensor(DataType::Bool);

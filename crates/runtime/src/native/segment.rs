@@ -15,6 +15,7 @@ use rten_tensor::prelude::*;
 
 use super::attributes::Attributes;
 use super::graph::{Graph, Node};
+use super::ranks;
 use crate::Error;
 
 /// What a segment is made of, before `rten` has compiled it.
@@ -136,30 +137,33 @@ fn normalized(graph: &Graph<'_>, node: &Node<'_>) -> NodeProto {
     }
     proto.output.truncate(node.wanted_outputs());
     let attributes = Attributes::of(node.proto);
-    let windows = match proto.op_type.as_str() {
-        "Conv" | "ConvTranspose" | "ConvInteger" | "MaxPool" | "AveragePool" => {
-            let given = attributes.ints("kernel_shape").unwrap_or_default().to_vec();
-            let weights = node.inputs.get(1).copied().flatten();
-            let weights = weights.and_then(|id| graph.values[id].constant.as_deref());
-            let weights = weights.and_then(|tensor| tensor.dims.get(2..)).unwrap_or_default();
-            if given.is_empty() { weights.to_vec() } else { given }
-        }
+    match proto.op_type.as_str() {
+        "Conv" | "ConvTranspose" | "ConvInteger" | "MaxPool" | "AveragePool" => {}
         // The specification's default, which differs from rten's.
         "QuantizeLinear" | "DequantizeLinear" => {
             add_ints(&mut proto, "axis", None);
             return proto;
         }
         _ => return proto,
-    };
-    if windows.is_empty() {
+    }
+    let Some(spatial) = ranks::spatial(node.proto, &graph.forms(&node.inputs)) else {
         return proto;
+    };
+    let weights = node.inputs.get(1).copied().flatten();
+    let weights = weights.and_then(|id| graph.values[id].constant.as_deref());
+    if let Some(windows) = weights.and_then(|tensor| tensor.dims.get(2..))
+        && windows.len() == spatial
+        && proto.op_type.starts_with("Conv")
+    {
+        add_ints(&mut proto, "kernel_shape", Some(windows.to_vec()));
     }
-    let ones = vec![1; windows.len()];
-    add_ints(&mut proto, "strides", Some(ones.clone()));
+    add_ints(&mut proto, "strides", Some(vec![1; spatial]));
     if proto.op_type != "AveragePool" || attributes.has("dilations") {
-        add_ints(&mut proto, "dilations", Some(ones));
+        add_ints(&mut proto, "dilations", Some(vec![1; spatial]));
     }
-    add_ints(&mut proto, "kernel_shape", Some(windows));
+    if matches!(attributes.string("auto_pad"), Ok(None | Some("NOTSET"))) {
+        add_ints(&mut proto, "pads", Some(vec![0; 2 * spatial]));
+    }
     proto
 }
 

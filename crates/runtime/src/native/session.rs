@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use model::{Package, Program, Tensor};
+use model::{Package, Tensor};
 use rten::ThreadPool;
 
-use super::graph::Graph;
+use super::control::Control;
+use super::graph::{Graph, Node};
 use super::operators::{Argument, Operator};
 use super::plan::{self, Step};
 use super::segment::Segment;
@@ -13,12 +14,22 @@ use crate::{Error, LoadOptions, Session};
 
 /// Whether the package can be run; the error names what cannot.
 pub(super) fn check(package: &Package, prefer_rten: bool) -> Result<(), Error> {
-    let Program::Onnx(model) = &package.program;
+    let model::Program::Onnx(model) = &package.program;
     let graph = Graph::new(model, &package.manifest.signature)?;
     let plan_options = plan::Options { threads: 1, prefer_rten };
-    for step in plan::plan(&graph, &plan_options)? {
-        if let Step::Segment(source) = step {
-            source.check(&graph)?;
+    check_steps(&graph, &plan::plan(&graph, &plan_options)?)
+}
+
+fn check_steps(graph: &Graph<'_>, steps: &[Step]) -> Result<(), Error> {
+    for step in steps {
+        match step {
+            Step::Own { .. } => {}
+            Step::Segment(source) => source.check(graph)?,
+            Step::Control { bodies, node, .. } => {
+                for (body, steps) in graph.nodes[*node].bodies.iter().zip(bodies) {
+                    check_steps(&body.graph, steps)?;
+                }
+            }
         }
     }
     Ok(())
@@ -26,14 +37,19 @@ pub(super) fn check(package: &Package, prefer_rten: bool) -> Result<(), Error> {
 
 /// A model made ready to run.
 pub(super) struct NativeSession {
+    program: Program,
+    /// Thread pools that no run uses at the moment; empty if no step needs one.
+    pools: Mutex<Vec<Arc<ThreadPool>>>,
+    spare_pool: Option<Arc<ThreadPool>>,
+}
+
+/// A graph made ready to run: the model's own, or one inside a node.
+pub(super) struct Program {
     steps: Vec<Ready>,
     /// Slots start out as this: constants that our own operators read, defaults, or nothing.
     constants: Vec<Option<Tensor>>,
     inputs: Vec<(usize, String)>,
     outputs: Vec<usize>,
-    /// Thread pools that no run uses at the moment; empty if no step needs one.
-    pools: Mutex<Vec<Arc<ThreadPool>>>,
-    spare_pool: Option<Arc<ThreadPool>>,
 }
 
 struct Ready {
@@ -46,6 +62,7 @@ struct Ready {
 
 enum Work {
     Own { operator: Box<dyn Operator>, place: String },
+    Control { control: Box<Control>, place: String },
     Segment(Box<Segment>),
 }
 
@@ -55,49 +72,52 @@ impl NativeSession {
         options: &LoadOptions,
         prefer_rten: bool,
     ) -> Result<Self, Error> {
-        let Program::Onnx(model) = &package.program;
-        let signature = &package.manifest.signature;
-        let graph = Graph::new(model, signature)?;
+        let model::Program::Onnx(model) = &package.program;
+        let graph = Graph::new(model, &package.manifest.signature)?;
         let plan_options = plan::Options { threads: options.threads.max(1), prefer_rten };
-        let mut steps = Vec::new();
-        for step in plan::plan(&graph, &plan_options)? {
-            steps.push(match step {
-                Step::Own { operator, node } => {
-                    let node = &graph.nodes[node];
-                    let work = Work::Own { operator, place: node.place() };
-                    Ready {
-                        work,
-                        inputs: node.inputs.clone(),
-                        outputs: node.outputs.clone(),
-                        last: vec![],
-                    }
-                }
-                Step::Segment(source) => Ready {
-                    work: Work::Segment(Box::new(source.compile(&graph)?)),
-                    inputs: source.inputs.iter().copied().map(Some).collect(),
-                    outputs: source.outputs.iter().copied().map(Some).collect(),
-                    last: vec![],
-                },
-            });
-        }
-        let constants = constants(&graph, &steps)?;
-        mark_last_reads(&mut steps, &graph, &constants);
-        let needs_pool = steps.iter().any(|step| matches!(step.work, Work::Segment(_)));
-        let pools: Vec<_> = (0..if needs_pool { options.instances.max(1) } else { 0 })
+        let program = Program::new(&graph, plan::plan(&graph, &plan_options)?)?;
+        let pools = if program.needs_pool() { options.instances.max(1) } else { 0 };
+        let pools: Vec<_> = (0..pools)
             .map(|_| Arc::new(ThreadPool::with_num_threads(options.threads.max(1))))
             .collect();
-        let names = signature.inputs.iter().map(|spec| spec.name.to_string());
+        Ok(Self { program, spare_pool: pools.first().cloned(), pools: Mutex::new(pools) })
+    }
+
+    fn take_pool(&self) -> Option<Arc<ThreadPool>> {
+        let mut free = self.pools.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        free.pop()
+    }
+}
+
+impl Program {
+    /// Compiles the steps of a graph.
+    fn new(graph: &Graph<'_>, steps: Vec<Step>) -> Result<Self, Error> {
+        let mut ready = Vec::with_capacity(steps.len());
+        for step in steps {
+            ready.push(Ready::new(graph, step)?);
+        }
+        let constants = constants(graph, &ready)?;
+        mark_last_reads(&mut ready, graph, &constants);
+        let inputs = graph.inputs.iter().map(|id| (*id, graph.values[*id].name.to_owned()));
         Ok(Self {
-            steps,
+            steps: ready,
             constants,
-            inputs: graph.inputs.iter().copied().zip(names).collect(),
+            inputs: inputs.collect(),
             outputs: graph.outputs.clone(),
-            spare_pool: pools.first().cloned(),
-            pools: Mutex::new(pools),
         })
     }
 
-    fn execute(
+    /// Whether a run wants a thread pool.
+    pub(super) fn needs_pool(&self) -> bool {
+        self.steps.iter().any(|step| match &step.work {
+            Work::Own { .. } => false,
+            Work::Control { control, .. } => control.needs_pool(),
+            Work::Segment(_) => true,
+        })
+    }
+
+    /// Runs it once. Takes and gives values in the graph's order.
+    pub(super) fn execute(
         &self,
         inputs: &[Option<&Tensor>],
         pool: Option<&Arc<ThreadPool>>,
@@ -136,21 +156,16 @@ impl NativeSession {
         });
         outputs.collect()
     }
-
-    fn take_pool(&self) -> Option<Arc<ThreadPool>> {
-        let mut free = self.pools.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        free.pop()
-    }
 }
 
 impl Session for NativeSession {
     fn run(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, Error> {
-        let Some(spare) = &self.spare_pool else { return self.execute(inputs, None) };
+        let Some(spare) = &self.spare_pool else { return self.program.execute(inputs, None) };
         // More runs side by side than was asked for share a pool.
         let own = self.take_pool();
         let pool = own.as_ref().unwrap_or(spare);
         let _back = own.as_ref().map(|pool| GiveBack { session: self, pool });
-        pool.run(|| self.execute(inputs, Some(pool)))
+        pool.run(|| self.program.execute(inputs, Some(pool)))
     }
 }
 
@@ -193,6 +208,34 @@ impl Slot<'_> {
 }
 
 impl Ready {
+    fn new(graph: &Graph<'_>, step: Step) -> Result<Self, Error> {
+        let of_node = |node: &Node<'_>, work: Work| Self {
+            work,
+            inputs: node.arguments().collect(),
+            outputs: node.outputs.clone(),
+            last: vec![],
+        };
+        Ok(match step {
+            Step::Own { operator, node } => {
+                let node = &graph.nodes[node];
+                of_node(node, Work::Own { operator, place: node.place() })
+            }
+            Step::Control { flow, bodies, node } => {
+                let node = &graph.nodes[node];
+                let bodies = node.bodies.iter().zip(bodies);
+                let programs = bodies.map(|(body, steps)| Program::new(&body.graph, steps));
+                let control = Control::new(flow, node, programs.collect::<Result<_, _>>()?);
+                of_node(node, Work::Control { control: Box::new(control), place: node.place() })
+            }
+            Step::Segment(source) => Self {
+                work: Work::Segment(Box::new(source.compile(graph)?)),
+                inputs: source.inputs.iter().copied().map(Some).collect(),
+                outputs: source.outputs.iter().copied().map(Some).collect(),
+                last: vec![],
+            },
+        })
+    }
+
     fn run(
         &self,
         slots: &mut [Slot<'_>],
@@ -200,7 +243,7 @@ impl Ready {
     ) -> Result<Vec<Tensor>, Error> {
         let missing = || Error::internal("a value was not computed");
         // Owned values are taken out first, so that the rest can be borrowed.
-        let mut taken: Vec<Option<Tensor>> = self
+        let taken: Vec<Option<Tensor>> = self
             .inputs
             .iter()
             .zip(&self.last)
@@ -215,31 +258,24 @@ impl Ready {
                 }
             })
             .collect();
+        let mut arguments = Vec::with_capacity(self.inputs.len());
+        for (id, taken) in self.inputs.iter().zip(taken) {
+            arguments.push(match (id, taken) {
+                (None, _) => None,
+                (Some(_), Some(tensor)) => Some(Argument::Owned(tensor)),
+                (Some(id), None) => Some(Argument::Borrowed(slots[*id].get().ok_or_else(missing)?)),
+            });
+        }
         match &self.work {
             Work::Own { operator, place } => {
-                let mut arguments = Vec::with_capacity(self.inputs.len());
-                for (id, taken) in self.inputs.iter().zip(taken) {
-                    arguments.push(match (id, taken) {
-                        (None, _) => None,
-                        (Some(_), Some(tensor)) => Some(Argument::Owned(tensor)),
-                        (Some(id), None) => {
-                            Some(Argument::Borrowed(slots[*id].get().ok_or_else(missing)?))
-                        }
-                    });
-                }
                 operator.run(arguments).map_err(|error| error.at(place))
             }
+            Work::Control { control, place } => {
+                control.run(&arguments, pool).map_err(|error| error.at(place))
+            }
             Work::Segment(segment) => {
-                let mut arguments = Vec::with_capacity(self.inputs.len());
-                for (id, taken) in self.inputs.iter().zip(&mut taken) {
-                    let tensor = match (id, taken) {
-                        (_, Some(tensor)) => &*tensor,
-                        (Some(id), None) => slots[*id].get().ok_or_else(missing)?,
-                        (None, None) => return Err(missing()),
-                    };
-                    arguments.push(tensor);
-                }
-                segment.run(&arguments, pool)
+                let given = arguments.iter().map(|tensor| tensor.as_deref().ok_or_else(missing));
+                segment.run(&given.collect::<Result<Vec<_>, _>>()?, pool)
             }
         }
     }
@@ -248,7 +284,7 @@ impl Ready {
 /// The tensors that values have before anything has run.
 fn constants(graph: &Graph<'_>, steps: &[Ready]) -> Result<Vec<Option<Tensor>>, Error> {
     let mut constants = vec![None; graph.values.len()];
-    let own = steps.iter().filter(|step| matches!(step.work, Work::Own { .. }));
+    let own = steps.iter().filter(|step| !matches!(step.work, Work::Segment(_)));
     let read = own.flat_map(|step| step.inputs.iter().flatten()).chain(&graph.outputs);
     for id in read.chain(&graph.inputs) {
         let value = &graph.values[*id];

@@ -6,6 +6,7 @@ mod library;
 mod message;
 mod program;
 mod providers;
+mod refusals;
 mod search;
 mod session;
 mod value;
@@ -64,10 +65,9 @@ impl Engine for OnnxRuntime {
     }
 
     fn supports(&self, package: &Package) -> Result<(), Error> {
-        // It takes every ONNX model that it is new enough for, and says itself which it is not.
-        match &package.program {
-            model::Program::Onnx(_) => Ok(()),
-        }
+        // Which operators it has, it says itself when it loads.
+        let model::Program::Onnx(model) = &package.program;
+        model.graph.as_ref().map_or(Ok(()), refusals::check)
     }
 
     fn load(&self, package: &Package, options: &LoadOptions) -> Result<Box<dyn Session>, Error> {

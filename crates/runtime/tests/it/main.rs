@@ -1,5 +1,6 @@
 //! The crate's integration tests, in one binary.
 
+mod control;
 mod kernels;
 mod kernels_trees;
 mod native;

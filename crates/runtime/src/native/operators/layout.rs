@@ -21,15 +21,24 @@ pub(super) fn identity(inputs: &mut Arguments<'_, '_>) -> Result<Tensor, Error> 
     inputs.take(0)
 }
 
-/// `Dropout` outside training: nothing is dropped.
-pub(super) struct Dropout;
+/// `Dropout` outside training: nothing is dropped. In training its answers are random.
+pub(super) fn dropout(context: &Context<'_>) -> Built {
+    let constant = context.constants.get(2).copied().flatten();
+    let off = constant.and_then(|flag| flag.to_tensor().ok());
+    let off = off.is_some_and(|flag| flag.as_bools().is_some_and(|flags| !flags.contains(&1)));
+    if context.inputs.get(2).is_some_and(Option::is_some) && !off {
+        return Err(Error::unsupported(
+            "training mode is not supported: export the model for inference",
+        ));
+    }
+    Ok(Box::new(Dropout))
+}
+
+struct Dropout;
 
 impl Operator for Dropout {
     fn run(&self, mut inputs: Vec<Option<Argument<'_>>>) -> Result<Vec<Tensor>, Error> {
         let mut inputs = Arguments(&mut inputs);
-        if inputs.optional(2).and_then(|t| t.as_bools()).is_some_and(|flag| flag.contains(&1)) {
-            return Err(Error::unsupported("training mode is not supported"));
-        }
         let data = inputs.take(0)?;
         let mask = tensor(data.shape().to_vec(), vec![true; data.len()])?;
         Ok(vec![data, mask])
@@ -590,5 +599,73 @@ impl Operator for OneHot {
             })
         });
         Ok(vec![tensor(shape, gather(values.data(), 1, offsets))?])
+    }
+}
+
+/// One slice of a tensor, without the axis that it is cut from.
+pub(in crate::native) fn slice_at(
+    data: &Tensor,
+    along: i64,
+    index: usize,
+) -> Result<Tensor, Error> {
+    let at = axis(along, data.shape().len())?;
+    let mut shape = data.shape().to_vec();
+    shape.remove(at);
+    let inner: usize = data.shape()[at + 1..].iter().product();
+    let outer: usize = data.shape()[..at].iter().product();
+    let extent = data.shape()[at];
+    let offsets = (0..outer).map(|i| (i * extent + index) * inner);
+    let cut = gather(data.data(), inner, offsets);
+    tensor(shape, cut)
+}
+
+/// How long a tensor is along an axis.
+pub(in crate::native) fn extent(data: &Tensor, along: i64) -> Result<usize, Error> {
+    Ok(data.shape()[axis(along, data.shape().len())?])
+}
+
+/// Tensors of one shape that become one along a new axis.
+pub(in crate::native) struct Rounds(Vec<Tensor>);
+
+impl Rounds {
+    pub(in crate::native) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Refuses a tensor that does not fit, and one too many for memory.
+    pub(in crate::native) fn push(&mut self, part: Tensor) -> Result<(), Error> {
+        if let Some(first) = self.0.first()
+            && first.shape() != part.shape()
+        {
+            let (a, b) = (first.shape(), part.shape());
+            let message = format!("rounds that make shapes {a:?} and {b:?} cannot be stacked");
+            return Err(Error::invalid(message));
+        }
+        // A tensor costs memory even when it has no elements.
+        count(&[self.0.len() + 1, part.len().max(256)])?;
+        self.0.push(part);
+        Ok(())
+    }
+
+    pub(in crate::native) fn reverse(&mut self) {
+        self.0.reverse();
+    }
+
+    /// Stacks them; `datatype` and `declared` say what nothing becomes.
+    pub(in crate::native) fn stack(
+        self,
+        along: i64,
+        datatype: DataType,
+        declared: &[usize],
+    ) -> Result<Tensor, Error> {
+        let mut shape = self.0.first().map_or(declared, Tensor::shape).to_vec();
+        let at = axis(along, shape.len() + 1)?;
+        let outer = shape[..at].iter().product();
+        shape.insert(at, self.0.len());
+        if self.0.is_empty() {
+            return Ok(crate::zeros(datatype, shape));
+        }
+        let parts: Vec<&Tensor> = self.0.iter().collect();
+        tensor(shape, join(&parts, outer))
     }
 }

@@ -10,11 +10,15 @@ mod tabular;
 mod unary;
 
 use model::Tensor;
+use model::onnx::TensorProto;
 
 use super::attributes::Attributes;
 use super::graph::{Graph, Node};
 use super::kinds::Kind;
 use crate::Error;
+
+pub(super) use layout::{Rounds, extent, slice_at};
+pub(super) use shape::integer;
 
 /// A node made ready to run.
 pub(super) trait Operator: Send + Sync {
@@ -74,6 +78,8 @@ struct Context<'a> {
     opset: i64,
     /// The kinds of the inputs; `None`: left out.
     inputs: Vec<Option<Kind>>,
+    /// The inputs that are the same in every run.
+    constants: Vec<Option<&'a TensorProto>>,
     /// How many outputs the node lists.
     outputs: usize,
     /// How many threads a run may use.
@@ -92,6 +98,7 @@ pub(super) fn build(
         attributes: Attributes::of(node.proto),
         opset: node.opset,
         inputs: graph.kinds(&node.inputs),
+        constants: node.inputs.iter().map(|id| graph.values[(*id)?].constant.as_deref()).collect(),
         outputs: node.proto.output.len(),
         threads,
     };
@@ -121,7 +128,7 @@ fn standard(operator: &str, context: &Context<'_>) -> Option<Built> {
     }
     Some(match operator {
         "Identity" => plain(layout::identity),
-        "Dropout" => Ok(Box::new(layout::Dropout)),
+        "Dropout" => layout::dropout(context),
         "Reshape" => layout::reshape(context),
         "Flatten" => layout::flatten(context),
         "Squeeze" => layout::squeeze(context, false),

@@ -158,7 +158,7 @@ pub(super) fn integers(tensor: &Tensor) -> Result<Vec<i64>, Error> {
 }
 
 /// One such integer.
-pub(super) fn integer(tensor: &Tensor) -> Result<i64, Error> {
+pub(in crate::native) fn integer(tensor: &Tensor) -> Result<i64, Error> {
     match integers(tensor)?[..] {
         [value] => Ok(value),
         _ => {
