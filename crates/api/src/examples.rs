@@ -1,6 +1,6 @@
 //! TensorFlow's examples: named features in, classes or a number for each example out.
 //!
-//! The form that gRPC and REST share is the message [`Example`].
+//! The form that gRPC and REST share is the message [`Example`]: REST's JSON is read into it.
 
 use bytes::Bytes;
 use model::{Data, DataType, Dimension, ErrorCode, Signature, Tensor, TensorSpec, bf16, f16};
@@ -73,14 +73,16 @@ fn column(
     let shape = shape(signature, spec, rows, width)?;
     let size = spec.datatype.size().unwrap_or(size_of::<Bytes>());
     let needed = rows.checked_mul(width).and_then(|count| count.checked_mul(size));
-    *left = needed.and_then(|needed| left.checked_sub(needed)).ok_or_else(|| {
-        Error::new(
-            ErrorCode::ResourceExhausted,
-            "examples and context make more than the limit of one request; send fewer examples",
-        )
-    })?;
+    *left = needed.and_then(|needed| left.checked_sub(needed)).ok_or_else(too_many)?;
     let data = data(spec, features.iter().flatten().copied(), rows * width)?;
     Tensor::new(shape, data).map_err(|error| refuse(&spec.name, error))
+}
+
+/// The refusal of examples that need more memory than a request may.
+pub(crate) fn too_many() -> Error {
+    let message = "examples and context make more than the limit of one request; send fewer \
+                   examples";
+    Error::new(ErrorCode::ResourceExhausted, message)
 }
 
 fn len(feature: &Kind) -> usize {

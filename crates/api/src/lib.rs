@@ -14,6 +14,7 @@ mod refusals;
 mod repository;
 mod rest;
 mod server;
+mod tensorflow;
 
 pub mod proto;
 

@@ -29,6 +29,7 @@ pub use error::Error;
 pub use reply::{
     BatchStatistics, Count, ModelInfo, Reply, Request, Slo, State, Statistics, Status,
 };
+pub use validate::unknown_input;
 
 /// Opens the package that an assignment names. Called on the loader's thread, never on one that
 /// serves.

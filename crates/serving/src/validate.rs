@@ -55,7 +55,7 @@ pub(crate) fn validate(
     let mut ordered: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
     for (name, tensor) in inputs {
         let Some((position, spec)) = signature.input(&name) else {
-            return Err(unknown("input", &name, &signature.inputs));
+            return Err(unknown_input(signature, &name));
         };
         check_tensor(spec, &tensor)?;
         if ordered[position].replace(tensor).is_some() {
@@ -174,6 +174,11 @@ fn common_rows(signature: &Signature, inputs: &[Option<Tensor>]) -> Result<usize
         }
     }
     Ok(common.map_or(1, |(rows, _)| rows))
+}
+
+/// The refusal of an input that the model does not take.
+pub fn unknown_input(signature: &Signature, name: &str) -> Error {
+    unknown("input", name, &signature.inputs)
 }
 
 fn unknown(kind: &str, name: &str, specs: &[TensorSpec]) -> Error {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use api::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use api::proto::tensorflow::serving::model_service_client::ModelServiceClient;
+use api::proto::tensorflow::serving::prediction_service_client::PredictionServiceClient;
 use api::{Api, ApiOptions, Control, Load};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::{Assigned, Assignments, DataType, ErrorCode, InstanceSettings, Package};
@@ -59,7 +61,7 @@ impl Control for Recorder {
 
 /// `add`: a, b FP32 [N, 2] → sum; `echo`: x BYTES [N] → y; `scores`: x FP32 [N, 3] → p, the
 /// softmax; `both`: x FP32 [N, 1] → y, z, the same and its size; `number`: x INT64 [N] → y;
-/// `wide`: x FP32 [N, 30] → y, the same.
+/// `wide`: x FP32 [N, 30] → y, the same; `same`: x FP32 [N, 1] → y, the same.
 fn package(name: &str) -> Result<Package, String> {
     let (float, text) = (DataType::Fp32, DataType::Bytes);
     let model = match name {
@@ -89,6 +91,10 @@ fn package(name: &str) -> Result<Package, String> {
             .input("x", float, &[None, Some(30)])
             .output("y", float, &[None, Some(30)])
             .node("", "Identity", &["x"], &["y"], &[]),
+        "same" => Model::new()
+            .input("x", float, &[None, Some(1)])
+            .output("y", float, &[None, Some(1)])
+            .node("", "Identity", &["x"], &["y"], &[]),
         "number" => Model::new()
             .input("x", DataType::Int64, &[None])
             .output("y", DataType::Int64, &[None])
@@ -111,7 +117,7 @@ pub async fn start_with(options: ApiOptions) -> Server {
         settings: InstanceSettings { instances: Some(1), ..Default::default() },
         generation: 0,
     };
-    let names = ["add", "echo", "scores", "both", "number", "wide"];
+    let names = ["add", "echo", "scores", "both", "number", "wide", "same"];
     let models = names.map(|name| (name.to_owned(), vec![assigned()])).into();
     let (assignments, receiver) = watch::channel(Assignments { models });
     let serving = Serving::start(Options {
@@ -166,6 +172,16 @@ impl Grpc {
     /// The Open Inference Protocol.
     pub fn inference(&self) -> GrpcInferenceServiceClient<Self> {
         GrpcInferenceServiceClient::with_origin(self.clone(), self.origin.clone())
+    }
+
+    /// TensorFlow Serving.
+    pub fn predictions(&self) -> PredictionServiceClient<Self> {
+        PredictionServiceClient::with_origin(self.clone(), self.origin.clone())
+    }
+
+    /// TensorFlow Serving's state of models.
+    pub fn models(&self) -> ModelServiceClient<Self> {
+        ModelServiceClient::with_origin(self.clone(), self.origin.clone())
     }
 }
 

@@ -59,10 +59,14 @@ async fn examples_are_classified_and_regressed() {
         json!({"results": [[["0", 1.0], ["1", 0.0], ["2", 0.0]], [["0", 0.0], ["1", 1.0], ["2", 0.0]]]}),
     );
     let answer =
-        server.post("/v1/models/both:regress", r#"{"examples":[{"x":-2.5},{"x":[4]}]}"#).await;
+        server.post("/v1/models/same:regress", r#"{"examples":[{"x":-2.5},{"x":[4]}]}"#).await;
     assert_eq!(answer.json(), json!({"results": [-2.5, 4.0]}), "{}", answer.text());
     let answer = server.post("/v1/models/scores:regress", body).await;
-    assert!(answer.error().contains("one floating-point value per row"), "{}", answer.text());
+    assert!(
+        answer.error().contains("regress needs one output of one number a row"),
+        "{}",
+        answer.text()
+    );
 }
 
 #[tokio::test]

@@ -20,12 +20,10 @@ use crate::proto::tensorflow::serving::input::Kind as InputKind;
 use crate::proto::tensorflow::serving::model_spec::VersionChoice;
 use crate::proto::tensorflow::serving::prediction_service_server::PredictionService;
 use crate::refusals::invalid;
+use crate::tensorflow::{Choice, SIGNATURE, check_signature, find};
 use crate::{Api, examples};
 
 pub(super) use models::Models;
-
-/// The one signature that a model has.
-const SIGNATURE: &str = "serving_default";
 
 const CLASSIFY: &str = "tensorflow/serving/classify";
 const REGRESS: &str = "tensorflow/serving/regress";
@@ -48,17 +46,16 @@ impl PredictionService for Predictions {
         request: Request<pb::PredictRequest>,
     ) -> Result<Response<pb::PredictResponse>, Status> {
         let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
-        let reply = predict(&self.api, request.into_inner(), deadline).await.map_err(of_error)?;
-        let trailing = trailing(&reply);
-        let model_spec = Some(model_spec(&reply.info));
+        let mut reply =
+            predict(&self.api, request.into_inner(), deadline).await.map_err(of_error)?;
+        let outputs = std::mem::take(&mut reply.outputs);
         let names = &reply.info.signature.outputs;
         let named = |(position, tensor): (usize, _)| {
             (names[position].name.to_string(), tensor::encode(tensor))
         };
-        let outputs = reply.outputs.into_iter().map(named).collect();
-        let mut response = Response::new(pb::PredictResponse { model_spec, outputs });
-        response.extensions_mut().insert(trailing);
-        Ok(response)
+        let model_spec = Some(model_spec(&reply.info));
+        let outputs = outputs.into_iter().map(named).collect();
+        Ok(respond(pb::PredictResponse { model_spec, outputs }, &reply))
     }
 
     async fn classify(
@@ -69,12 +66,9 @@ impl PredictionService for Predictions {
         let pb::ClassificationRequest { model_spec: spec, input } = request.into_inner();
         let (reply, rows) =
             run_examples(&self.api, spec.as_ref(), input, deadline).await.map_err(of_error)?;
-        let mut response = Response::new(pb::ClassificationResponse {
-            model_spec: Some(model_spec(&reply.info)),
-            result: Some(classifications(&reply, rows).map_err(of_error)?),
-        });
-        response.extensions_mut().insert(trailing(&reply));
-        Ok(response)
+        let result = Some(classifications(&reply, rows).map_err(of_error)?);
+        let model_spec = Some(model_spec(&reply.info));
+        Ok(respond(pb::ClassificationResponse { model_spec, result }, &reply))
     }
 
     async fn regress(
@@ -85,12 +79,9 @@ impl PredictionService for Predictions {
         let pb::RegressionRequest { model_spec: spec, input } = request.into_inner();
         let (reply, rows) =
             run_examples(&self.api, spec.as_ref(), input, deadline).await.map_err(of_error)?;
-        let mut response = Response::new(pb::RegressionResponse {
-            model_spec: Some(model_spec(&reply.info)),
-            result: Some(regressions(&reply, rows).map_err(of_error)?),
-        });
-        response.extensions_mut().insert(trailing(&reply));
-        Ok(response)
+        let result = Some(regressions(&reply, rows).map_err(of_error)?);
+        let model_spec = Some(model_spec(&reply.info));
+        Ok(respond(pb::RegressionResponse { model_spec, result }, &reply))
     }
 
     async fn multi_inference(
@@ -113,9 +104,7 @@ impl PredictionService for Predictions {
         };
         let results: Result<Vec<_>, Error> = tasks.iter().map(result).collect();
         let results = results.map_err(of_error)?;
-        let mut response = Response::new(pb::MultiInferenceResponse { results });
-        response.extensions_mut().insert(trailing(&reply));
-        Ok(response)
+        Ok(respond(pb::MultiInferenceResponse { results }, &reply))
     }
 
     async fn get_model_metadata(
@@ -132,8 +121,7 @@ impl PredictionService for Predictions {
             let message = format!("metadata field \"{other}\" is not supported; there is {field}");
             return Err(of_error(invalid(message)));
         }
-        let (name, version) = named(of.model_spec.as_ref()).map_err(of_error)?;
-        let info = self.api.serving.model(&name, version.as_deref()).map_err(of_error)?;
+        let (_, info) = ready(&self.api, of.model_spec.as_ref()).map_err(of_error)?;
         let signatures = pb::SignatureDefMap {
             signature_def: HashMap::from([(SIGNATURE.into(), signature_def(&info))]),
         };
@@ -148,12 +136,19 @@ impl PredictionService for Predictions {
     }
 }
 
+/// An answer, and how it came about.
+fn respond<T>(answer: T, reply: &Reply) -> Response<T> {
+    let mut response = Response::new(answer);
+    response.extensions_mut().insert(trailing(reply));
+    response
+}
+
 async fn predict(
     api: &Api,
     request: pb::PredictRequest,
     deadline: Option<Instant>,
 ) -> Result<Reply, Error> {
-    let (model, version) = named(request.model_spec.as_ref())?;
+    let (model, info) = ready(api, request.model_spec.as_ref())?;
     let limit = api.options.max_body_bytes;
     let decode = |(name, tensor): (String, _)| {
         let tensor = tensor::decode(&name, tensor, limit)?;
@@ -162,7 +157,7 @@ async fn predict(
     let inputs: Result<Vec<_>, Error> = request.inputs.into_iter().map(decode).collect();
     let request = serving::Request {
         model,
-        version,
+        version: Some(info.version.to_string()),
         inputs: inputs?,
         outputs: request.output_filter,
         deadline,
@@ -178,13 +173,12 @@ async fn run_examples(
     input: Option<pb::Input>,
     deadline: Option<Instant>,
 ) -> Result<(Reply, usize), Error> {
-    let (model, version) = named(spec)?;
+    let (model, info) = ready(api, spec)?;
     let (examples, context) = match input.and_then(|input| input.kind) {
         Some(InputKind::ExampleList(list)) => (list.examples, None),
         Some(InputKind::ExampleListWithContext(list)) => (list.examples, list.context),
-        None => return Err(invalid("there are no examples; a request has at least one")),
+        None => (Vec::new(), None),
     };
-    let info = api.serving.model(&model, version.as_deref())?;
     let limit = api.options.max_body_bytes;
     let inputs = examples::inputs(&info.signature, &examples, context.as_ref(), limit)?;
     // The version whose signature was read, so that another cannot get its inputs.
@@ -193,22 +187,24 @@ async fn run_examples(
     Ok((api.serving.infer(request).await?, examples.len()))
 }
 
+/// The name of the model that a request means, and the version that is to answer it.
+fn ready(api: &Api, spec: Option<&pb::ModelSpec>) -> Result<(String, Arc<ModelInfo>), Error> {
+    let (spec, choice) = named(spec)?;
+    let info = find(&api.serving, &spec.name, &choice)?;
+    check_signature(&spec.signature_name)?;
+    Ok((spec.name.clone(), info))
+}
+
 /// The model and version that a request names.
-fn named(spec: Option<&pb::ModelSpec>) -> Result<(String, Option<String>), Error> {
+fn named(spec: Option<&pb::ModelSpec>) -> Result<(&pb::ModelSpec, Choice), Error> {
     let spec = spec.filter(|spec| !spec.name.is_empty());
     let spec = spec.ok_or_else(|| invalid("model_spec names no model"))?;
-    if !matches!(&*spec.signature_name, "" | SIGNATURE) {
-        let message = format!(
-            "signature \"{}\" is not known; a model has one, \"{SIGNATURE}\"",
-            spec.signature_name
-        );
-        return Err(invalid(message));
-    }
-    let version = spec.version_choice.as_ref().map(|choice| match choice {
-        VersionChoice::Version(number) => number.to_string(),
-        VersionChoice::VersionLabel(label) => label.clone(),
-    });
-    Ok((spec.name.clone(), version))
+    let choice = match &spec.version_choice {
+        None => Choice::Latest,
+        Some(VersionChoice::Version(number)) => Choice::Version(number.to_string()),
+        Some(VersionChoice::VersionLabel(label)) => Choice::Label(label.clone()),
+    };
+    Ok((spec, choice))
 }
 
 /// The model and version that answered. A version that is no number is a label.
@@ -235,7 +231,7 @@ fn one_model(tasks: &[pb::InferenceTask]) -> Result<&pb::ModelSpec, Error> {
             return Err(Error::new(ErrorCode::Unimplemented, message));
         }
         let spec = task.model_spec.as_ref().ok_or_else(|| invalid("a task names no model"))?;
-        named(Some(spec))?;
+        check_signature(&spec.signature_name)?;
         let first = first.get_or_insert(spec);
         if (&first.name, &first.version_choice) != (&spec.name, &spec.version_choice) {
             return Err(invalid("all tasks of a request have to name the same model and version"));

@@ -14,6 +14,7 @@ use crate::proto::tensorflow::serving::model_server_config::Config;
 use crate::proto::tensorflow::serving::model_service_server::ModelService;
 use crate::proto::tensorflow::serving::model_version_status::State as Code;
 use crate::refusals::invalid;
+use crate::tensorflow::states;
 use crate::{Api, Load};
 
 pub(crate) struct Models {
@@ -33,18 +34,10 @@ impl ModelService for Models {
         request: Request<pb::GetModelStatusRequest>,
     ) -> Result<Response<pb::GetModelStatusResponse>, Status> {
         let spec = request.into_inner().model_spec;
-        let (name, version) = named(spec.as_ref()).map_err(of_error)?;
-        let mut all = self.api.serving.status();
-        all.retain(|s| *s.name == *name && version.as_ref().is_none_or(|v| *s.version == **v));
-        if all.is_empty() {
-            let version = version.map(|version| format!(" version {version}")).unwrap_or_default();
-            let message = format!("Could not find any versions of model {name}{version}");
-            return Err(of_error(Error::new(ErrorCode::NotFound, message)));
-        }
-        // The newest first, as TensorFlow Serving lists them.
-        let mut versions: Vec<_> =
-            all.into_iter().map(|of| version_status(&of.version, of.state)).collect();
-        versions.sort_by_key(|status| std::cmp::Reverse(status.version));
+        let (spec, choice) = named(spec.as_ref()).map_err(of_error)?;
+        let states = states(&self.api.serving, &spec.name, &choice).map_err(of_error)?;
+        let version = |of: serving::Status| version_status(&of.version, of.state);
+        let versions = states.into_iter().map(version).collect();
         Ok(Response::new(pb::GetModelStatusResponse { model_version_status: versions }))
     }
 

@@ -11,14 +11,15 @@ use std::time::Instant;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response};
-use model::{DataType, ErrorCode, TensorSpec};
+use model::{DataType, TensorSpec};
 use serde_json::{Value, json};
 use serving::{State, Status};
 
 use super::{body, json_response, off_the_reactor, segments, v2};
-use crate::Api;
 use crate::error::Failure;
 use crate::server::Body;
+use crate::tensorflow::{Choice, find, states};
+use crate::{Api, examples};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
@@ -89,24 +90,20 @@ pub(super) async fn answer(
     };
     let path = segments(parts.uri.path())?;
     let route = Route::parse(&path).ok_or_else(malformed)?;
-    // A label names a version by its string, as in gRPC.
-    let version = route.version.or(route.label);
-    let known = |name: &str, label: &str| {
-        api.serving.status().iter().any(|s| &*s.name == name && &*s.version == label)
+    let choice = match (route.version, route.label) {
+        (Some(version), _) => Choice::Version(version.to_owned()),
+        (_, Some(label)) => Choice::Label(label.to_owned()),
+        _ => Choice::Latest,
     };
-    if let (Some(label), Some(name)) = (route.label, route.name)
-        && !known(name, label)
-    {
-        return Err(Failure::invalid(format!("Unrecognized servable version label: {label}")));
-    }
     let is_get = matches!(parts.method, Method::GET | Method::HEAD);
     match (route.part, route.name) {
         (Part::Verb(verb), Some(name)) if parts.method == Method::POST => {
-            let target = Target { name, version, headers: &parts.headers, arrived };
+            let target = Target { name, choice, headers: &parts.headers, arrived };
             run(api, verb, target, body).await
         }
-        (Part::Status, name) if is_get => status(api, name, version),
-        (Part::Metadata, Some(name)) if is_get => metadata(api, name, version),
+        (Part::Status, None) if is_get => Ok(models(api)),
+        (Part::Status, Some(name)) if is_get => status(api, name, &choice),
+        (Part::Metadata, Some(name)) if is_get => metadata(api, name, &choice),
         _ => Err(malformed()),
     }
 }
@@ -114,7 +111,7 @@ pub(super) async fn answer(
 /// What a request's head says.
 struct Target<'a> {
     name: &'a str,
-    version: Option<&'a str>,
+    choice: Choice,
     headers: &'a HeaderMap,
     arrived: Instant,
 }
@@ -126,62 +123,49 @@ async fn run(
     body: Incoming,
 ) -> Result<Response<Body>, Failure> {
     let body = body::read(target.headers, body, &api.options).await?;
-    let (name, version) = (target.name, target.version);
-    let info = api.serving.model(name, version).map_err(|e| not_found(e, name, version))?;
-    let decoded = off_the_reactor(body.len(), || match verb {
-        Verb::Predict => request::read_predict(&body, &info.signature),
-        Verb::Classify | Verb::Regress => request::read_examples(&body, &info.signature)
-            .map(|inputs| (request::Format::Rows, inputs)),
+    let info = find(&api.serving, target.name, &target.choice)?;
+    let decoded = off_the_reactor(body.len(), || -> Result<_, serving::Error> {
+        if verb == Verb::Predict {
+            let (format, inputs) = request::read_predict(&body, &info.signature)?;
+            return Ok((format, inputs, 0));
+        }
+        let limit = api.options.max_body_bytes;
+        let read = request::read_examples(&body, &info.signature, limit)?;
+        let (examples, context) = (&read.examples, read.context.as_ref());
+        let inputs = examples::inputs(&info.signature, examples, context, limit)?;
+        Ok((request::Format::Rows, inputs, examples.len()))
     });
-    let (format, inputs) = decoded.map_err(Failure::invalid)?;
+    let (format, inputs, rows) = decoded?;
     let request = serving::Request {
-        model: name.to_owned(),
+        model: target.name.to_owned(),
         // The version that the request was read for; choosing again could find another signature.
         version: Some(info.version.to_string()),
         inputs,
         deadline: v2::deadline(target.headers, target.arrived, None)?,
         ..serving::Request::default()
     };
-    let reply = api.serving.infer(request).await.map_err(|e| not_found(e, name, version))?;
+    let reply = api.serving.infer(request).await?;
     let body = match verb {
-        Verb::Predict => reply::write_predict(&reply, format),
-        Verb::Classify => reply::write_classes(&reply),
-        Verb::Regress => reply::write_values(&reply),
+        Verb::Predict => reply::write_predict(&reply, format).map_err(Failure::invalid)?,
+        Verb::Classify => reply::write_classes(&examples::classifications(&reply, rows)?),
+        Verb::Regress => reply::write_values(&examples::regressions(&reply, rows)?),
     };
-    let mut response = Response::new(Body::from(body.map_err(Failure::invalid)?));
+    let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     v2::add_timing(headers, &reply);
     Ok(response)
 }
 
-/// An unknown model, in TensorFlow Serving's words.
-fn not_found(error: serving::Error, name: &str, version: Option<&str>) -> Failure {
-    if error.code() != ErrorCode::NotFound {
-        return error.into();
-    }
-    let wanted = match version {
-        Some(version) => format!("Specific({name}, {version})"),
-        None => format!("Latest({name})"),
-    };
-    Failure::new(ErrorCode::NotFound, format!("Servable not found for request: {wanted}"))
+fn models(api: &Api) -> Response<Body> {
+    let known = api.serving.status();
+    let models: Vec<Value> = known.iter().map(|s| json!({ "name": s.name })).collect();
+    json_response(&json!({ "models": models }))
 }
 
-fn status(api: &Api, name: Option<&str>, version: Option<&str>) -> Result<Response<Body>, Failure> {
-    let known = api.serving.status();
-    let Some(name) = name else {
-        let models: Vec<Value> = known.iter().map(|s| json!({ "name": s.name })).collect();
-        return Ok(json_response(&json!({ "models": models })));
-    };
-    let is_asked = |status: &&Status| {
-        &*status.name == name && version.is_none_or(|version| *version == *status.version)
-    };
-    let versions: Vec<Value> = known.iter().filter(is_asked).map(version_status).collect();
-    if versions.is_empty() {
-        let version = version.map_or(String::new(), |version| format!(" with version {version}"));
-        let message = format!("Could not find any versions of model {name}{version}");
-        return Err(Failure::new(ErrorCode::NotFound, message));
-    }
+fn status(api: &Api, name: &str, choice: &Choice) -> Result<Response<Body>, Failure> {
+    let states = states(&api.serving, name, choice)?;
+    let versions: Vec<Value> = states.iter().map(version_status).collect();
     Ok(json_response(&json!({ "model_version_status": versions })))
 }
 
@@ -200,8 +184,8 @@ fn version_status(status: &Status) -> Value {
     })
 }
 
-fn metadata(api: &Api, name: &str, version: Option<&str>) -> Result<Response<Body>, Failure> {
-    let info = api.serving.model(name, version).map_err(|e| not_found(e, name, version))?;
+fn metadata(api: &Api, name: &str, choice: &Choice) -> Result<Response<Body>, Failure> {
+    let info = find(&api.serving, name, choice)?;
     let tensors = |specs: &[TensorSpec]| -> Value {
         specs.iter().map(|spec| (spec.name.to_string(), tensor_info(spec))).collect()
     };

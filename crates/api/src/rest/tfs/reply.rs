@@ -1,26 +1,24 @@
 //! Predictions, classes and values as TensorFlow Serving writes them.
 
 use base64::Engine;
-use model::{Data, Tensor, TensorSpec, element_count};
+use model::{Data, Tensor};
 use serving::Reply;
 
 use super::super::json::write_string;
 use super::number::write_decimal;
 use super::request::Format;
+use crate::examples::Class;
 
 /// One output of the answer.
 struct Output<'a> {
     name: &'a str,
-    spec: &'a TensorSpec,
     tensor: &'a Tensor,
 }
 
 fn outputs(reply: &Reply) -> Vec<Output<'_>> {
-    let output = |(position, tensor)| {
-        let spec: &TensorSpec = &reply.info.signature.outputs[position];
-        Output { name: &spec.name, spec, tensor }
-    };
-    reply.outputs.iter().map(|(position, tensor)| output((*position, tensor))).collect()
+    let specs = &reply.info.signature.outputs;
+    let outputs = reply.outputs.iter();
+    outputs.map(|(position, tensor)| Output { name: &specs[*position].name, tensor }).collect()
 }
 
 /// The body of a prediction.
@@ -162,60 +160,37 @@ fn write_element(out: &mut Vec<u8>, output: &Output<'_>, index: usize) -> Result
 }
 
 /// The body of a classification: for each example, each class with its score.
-pub(super) fn write_classes(reply: &Reply) -> Result<Vec<u8>, String> {
-    let outputs = outputs(reply);
-    let scores = outputs.iter().find(|o| is_float(o.tensor) && o.tensor.shape().len() == 2);
-    let scores = scores.ok_or(
-        "Expected a model with an output of scores, floating point with shape [rows, classes]; \
-         this one has none",
-    )?;
-    let [rows, classes] = *scores.tensor.shape() else { unreachable!("two dimensions") };
-    let names = outputs.iter().find(|output| {
-        output.tensor.as_strings().is_some() && output.tensor.shape() == scores.tensor.shape()
-    });
-    let mut out = b"{\"results\":[".to_vec();
-    for row in 0..rows {
-        out.extend_from_slice(if row > 0 { b",[" } else { b"[" });
-        for class in 0..classes {
-            let index = row * classes + class;
-            out.extend_from_slice(if class > 0 { b",[" } else { b"[" });
-            match (names, scores.spec.labels.get(class)) {
-                (Some(names), _) => write_element(&mut out, names, index)?,
-                (None, Some(label)) => write_string(&mut out, label),
-                (None, None) => write_string(&mut out, &class.to_string()),
-            }
+pub(super) fn write_classes(results: &[Vec<Class>]) -> Vec<u8> {
+    write_results(results, |out, classes| {
+        write_list(out, classes, |out, (label, score)| {
+            out.push(b'[');
+            write_string(out, label);
             out.push(b',');
-            write_element(&mut out, scores, index)?;
+            write_decimal(out, *score);
             out.push(b']');
-        }
-        out.push(b']');
-    }
-    out.extend_from_slice(b"]}");
-    Ok(out)
+        });
+    })
 }
 
 /// The body of a regression: for each example, a value.
-pub(super) fn write_values(reply: &Reply) -> Result<Vec<u8>, String> {
-    let outputs = outputs(reply);
-    let is_value = |output: &&Output<'_>| {
-        let shape = output.tensor.shape();
-        is_float(output.tensor) && !shape.is_empty() && element_count(&shape[1..]) == Some(1)
-    };
-    let values = outputs.iter().find(is_value);
-    let values = values.ok_or(
-        "Expected a model with an output of one floating-point value per row; this one has none",
-    )?;
-    let mut out = b"{\"results\":[".to_vec();
-    for index in 0..values.tensor.len() {
+pub(super) fn write_values(results: &[f32]) -> Vec<u8> {
+    write_results(results, |out, value| write_decimal(out, *value))
+}
+
+fn write_results<T>(results: &[T], write: impl Fn(&mut Vec<u8>, &T)) -> Vec<u8> {
+    let mut out = b"{\"results\":".to_vec();
+    write_list(&mut out, results, write);
+    out.push(b'}');
+    out
+}
+
+fn write_list<T>(out: &mut Vec<u8>, items: &[T], write: impl Fn(&mut Vec<u8>, &T)) {
+    out.push(b'[');
+    for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_element(&mut out, values, index)?;
+        write(out, item);
     }
-    out.extend_from_slice(b"]}");
-    Ok(out)
-}
-
-fn is_float(tensor: &Tensor) -> bool {
-    matches!(tensor.data(), Data::Fp16(_) | Data::Bf16(_) | Data::Fp32(_) | Data::Fp64(_))
+    out.push(b']');
 }

@@ -3,9 +3,14 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use model::{Dimension, Signature, Tensor, TensorSpec, element_count};
+use model::{DataType, Signature, Tensor, TensorSpec};
 
 use super::super::json::{Elements, Error, NonFinite, Reader};
+use crate::examples::too_many;
+use crate::proto::tensorflow::feature::Kind;
+use crate::proto::tensorflow::{BytesList, Example, Feature, Features, FloatList, Int64List};
+use crate::refusals::invalid;
+use crate::tensorflow::check_signature;
 
 /// How a request gives its inputs, which is how the answer gives its outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,57 +28,112 @@ type Fields = Vec<(String, Range<usize>)>;
 pub(super) fn read_predict(
     body: &Bytes,
     signature: &Signature,
-) -> Result<(Format, Vec<(String, Tensor)>), String> {
+) -> Result<(Format, Vec<(String, Tensor)>), serving::Error> {
     let mut reader = Reader::new(body, NonFinite::Allowed);
-    let fields = read_fields(&mut reader).map_err(|error| error.to_string())?;
-    reader.end().map_err(|error| error.to_string())?;
+    let fields = read_fields(&mut reader).map_err(of_json)?;
+    reader.end().map_err(of_json)?;
     check_signature_name(&reader, &fields)?;
     let (format, span) = match (find(&fields, "instances"), find(&fields, "inputs")) {
         (Some(span), None) => (Format::Rows, span),
         (None, Some(span)) => (Format::Columns, span),
         (Some(_), Some(_)) => {
-            return Err("expected only one of \"inputs\" and \"instances\", got both".into());
+            return Err(invalid("expected only one of \"inputs\" and \"instances\", got both"));
         }
-        (None, None) => return Err("Missing 'inputs' or 'instances' key".into()),
+        (None, None) => return Err(invalid("Missing 'inputs' or 'instances' key")),
     };
     let mut reader = reader.at_value(span);
     let inputs = match format {
         Format::Rows => read_rows(&mut reader, body, signature),
         Format::Columns => read_columns(&mut reader, body, signature),
     };
-    Ok((format, inputs.map_err(|error| error.to_string())?))
+    Ok((format, inputs.map_err(of_json)?))
 }
 
-/// Reads the examples of a classification or a regression: each gives a row to every input, whose
-/// feature it lacks is taken from the context. Features that are no input are not looked at.
+/// The examples of a classification or a regression, and their context.
+#[derive(Debug)]
+pub(super) struct Examples {
+    pub(super) examples: Vec<Example>,
+    pub(super) context: Option<Example>,
+}
+
+/// Reads examples. Features that are no input are not looked at; the type of a feature is what its
+/// input can take. The examples may take `limit` bytes beside what their features hold.
 pub(super) fn read_examples(
     body: &Bytes,
     signature: &Signature,
-) -> Result<Vec<(String, Tensor)>, String> {
+    limit: usize,
+) -> Result<Examples, serving::Error> {
     let mut reader = Reader::new(body, NonFinite::Allowed);
-    let fields = read_fields(&mut reader).map_err(|error| error.to_string())?;
-    reader.end().map_err(|error| error.to_string())?;
+    let fields = read_fields(&mut reader).map_err(of_json)?;
+    reader.end().map_err(of_json)?;
     check_signature_name(&reader, &fields)?;
-    let examples = find(&fields, "examples").ok_or("Missing 'examples' key")?;
-    let context = match find(&fields, "context") {
-        Some(span) => read_fields(&mut reader.at_value(span)).map_err(|e| e.to_string())?,
-        None => Fields::new(),
-    };
-    let mut rows = Rows::new(signature, true);
-    let mut reader = reader.at_value(examples);
-    let read = reader.array(|reader, index| {
-        let example = read_fields(reader)?;
-        for position in 0..signature.inputs.len() {
-            let spec = &signature.inputs[position];
-            let span = find(&example, &spec.name).or_else(|| find(&context, &spec.name));
-            if let Some(span) = span {
-                rows.add(&mut reader.at_value(span), body, position)?;
+    let span = find(&fields, "examples").ok_or_else(|| invalid("Missing 'examples' key"))?;
+    let most = limit / size_of::<Example>();
+    let mut examples = Vec::new();
+    reader
+        .at_value(span)
+        .array(|reader, index| {
+            let example = read_example(reader, body, signature);
+            // One too many is kept, to be refused below.
+            if index <= most {
+                let place = || format!("examples[{index}]");
+                examples.push(example.map_err(|error| labelled(error, &place()))?);
             }
-        }
-        rows.end_row(reader, index)
+            Ok(())
+        })
+        .map_err(of_json)?;
+    if examples.len() > most {
+        return Err(too_many());
+    }
+    let context = find(&fields, "context").map(|span| {
+        let example = read_example(&mut reader.at_value(span), body, signature);
+        example.map_err(|error| of_json(labelled(error, "context")))
     });
-    read.map_err(|error| error.to_string())?;
-    rows.finish("examples")
+    Ok(Examples { examples, context: context.transpose()? })
+}
+
+fn read_example(
+    reader: &mut Reader<'_>,
+    body: &Bytes,
+    signature: &Signature,
+) -> Result<Example, Error> {
+    let mut features = Features::default();
+    reader.object(|reader, key| {
+        let Some((_, spec)) = signature.input(key) else { return reader.skip().map(drop) };
+        let kind = read_feature(reader, body, spec.datatype)
+            .map_err(|error| labelled(error, &format!("input \"{}\"", spec.name)))?;
+        features.feature.insert(key.to_owned(), Feature { kind: Some(kind) });
+        Ok(())
+    })?;
+    Ok(Example { features: Some(features) })
+}
+
+/// A value, or a list of values. A feature knows three types, of which each input's stands for one.
+fn read_feature(reader: &mut Reader<'_>, body: &Bytes, datatype: DataType) -> Result<Kind, Error> {
+    use DataType::{Bf16, Bool, Bytes as Strings, Fp16, Fp32, Fp64};
+    let read_as = match datatype {
+        Bool | Strings => datatype,
+        Fp16 | Bf16 | Fp32 | Fp64 => Fp32,
+        _ => DataType::Int64,
+    };
+    let mut elements = Elements::new(read_as);
+    let extents = elements.read(reader, body, "feature")?;
+    if extents.len() > 1 {
+        return Err(reader.error("a feature is a value or a list of values, got lists in a list"));
+    }
+    Ok(match elements {
+        Elements::Bytes(value) => Kind::BytesList(BytesList { value }),
+        Elements::Fp32(value) => Kind::FloatList(FloatList { value }),
+        Elements::Int64(value) => Kind::Int64List(Int64List { value }),
+        Elements::Bool(values) => {
+            Kind::Int64List(Int64List { value: values.into_iter().map(i64::from).collect() })
+        }
+        _ => unreachable!("these four were asked for"),
+    })
+}
+
+fn of_json(error: Error) -> serving::Error {
+    invalid(error.to_string())
 }
 
 fn find<'a>(fields: &'a Fields, key: &str) -> Option<&'a Range<usize>> {
@@ -90,17 +150,13 @@ fn read_fields(reader: &mut Reader<'_>) -> Result<Fields, Error> {
     Ok(fields)
 }
 
-/// A model has the one signature that TensorFlow calls the default.
-fn check_signature_name(reader: &Reader<'_>, fields: &Fields) -> Result<(), String> {
+fn check_signature_name(reader: &Reader<'_>, fields: &Fields) -> Result<(), serving::Error> {
     let Some(span) = find(fields, "signature_name") else {
         return Ok(());
     };
     let name = reader.at_value(span).string();
-    let name = name.map_err(|error| format!("signature_name: {error}"))?;
-    if name.is_empty() || name == "serving_default" {
-        return Ok(());
-    }
-    Err(format!("Serving signature name: {name:?} not found; there is \"serving_default\""))
+    let name = name.map_err(|error| of_json(labelled(error, "signature_name")))?;
+    check_signature(&name)
 }
 
 fn read_rows(
@@ -119,7 +175,7 @@ fn read_rows(
         }
         return Ok(vec![(spec.name.to_string(), tensor)]);
     }
-    let mut rows = Rows::new(signature, false);
+    let mut rows = Rows::new(signature);
     reader.array(|reader, index| {
         let place = format!("instances[{index}]");
         if reader.peek() != Some(b'{') {
@@ -179,7 +235,7 @@ fn read_value(
     spec: &TensorSpec,
     label: &'static str,
 ) -> Result<Tensor, Error> {
-    let named = |error| labelled(error, &format!("input {:?}", &*spec.name));
+    let named = |error| labelled(error, &format!("input \"{}\"", spec.name));
     let mut elements = Elements::new(spec.datatype);
     let shape = elements.read(reader, body, label).map_err(named)?;
     Tensor::new(shape, elements.finish()).map_err(|error| named(reader.error(error.to_string())))
@@ -203,7 +259,7 @@ fn only_input<'a>(
 }
 
 fn unknown_input(reader: &Reader<'_>, signature: &Signature, key: &str) -> Error {
-    reader.error(format!("the model has no input {key:?}; it has {}", names(signature)))
+    reader.error(serving::unknown_input(signature, key).to_string())
 }
 
 fn names(signature: &Signature) -> String {
@@ -221,8 +277,6 @@ struct Rows<'a> {
     signature: &'a Signature,
     columns: Vec<Column>,
     rows: usize,
-    /// Whether the rows are examples, whose features are lists; a value is a list of one.
-    examples: bool,
 }
 
 struct Column {
@@ -233,18 +287,13 @@ struct Column {
 }
 
 impl<'a> Rows<'a> {
-    fn new(signature: &'a Signature, examples: bool) -> Self {
+    fn new(signature: &'a Signature) -> Self {
         let column = |spec: &TensorSpec| Column {
             elements: Elements::new(spec.datatype),
             extents: None,
             rows: 0,
         };
-        Self {
-            signature,
-            columns: signature.inputs.iter().map(column).collect(),
-            rows: 0,
-            examples,
-        }
+        Self { signature, columns: signature.inputs.iter().map(column).collect(), rows: 0 }
     }
 
     fn position(&self, reader: &Reader<'_>, name: &str) -> Result<usize, Error> {
@@ -256,12 +305,9 @@ impl<'a> Rows<'a> {
     fn add(&mut self, reader: &mut Reader<'_>, body: &Bytes, position: usize) -> Result<(), Error> {
         let column = &mut self.columns[position];
         let name = &self.signature.inputs[position].name;
-        let label = format!("input {:?}", &**name);
+        let label = format!("input \"{name}\"");
         let extents = column.elements.read(reader, body, "value");
-        let mut extents = extents.map_err(|error| labelled(error, &label))?;
-        if self.examples && extents.is_empty() {
-            extents.push(1);
-        }
+        let extents = extents.map_err(|error| labelled(error, &label))?;
         match &column.extents {
             Some(first) if *first != extents => Err(reader.error(format!(
                 "{label}: expected shape {first:?} as in the rows before, got {extents:?}"
@@ -295,26 +341,10 @@ impl<'a> Rows<'a> {
         let mut inputs = Vec::with_capacity(self.columns.len());
         for (column, spec) in self.columns.into_iter().zip(&self.signature.inputs) {
             let Some(extents) = column.extents else { continue };
-            let mut shape = vec![self.rows];
-            match (&extents[..], row_shape(spec)) {
-                // A feature is a flat list, whatever the shape of the input's rows.
-                ([length], Some(row)) if self.examples && element_count(&row) == Some(*length) => {
-                    shape.extend(row);
-                }
-                _ => shape.extend(extents),
-            }
+            let shape = [vec![self.rows], extents].concat();
             let tensor = Tensor::new(shape, column.elements.finish());
             inputs.push((spec.name.to_string(), tensor.map_err(|error| error.to_string())?));
         }
         Ok(inputs)
     }
-}
-
-/// The shape of one row, if it is fixed.
-fn row_shape(spec: &TensorSpec) -> Option<Vec<usize>> {
-    let fixed = |dim: &Dimension| match dim {
-        Dimension::Fixed(extent) => Some(*extent),
-        _ => None,
-    };
-    spec.shape.as_ref()?.get(1..)?.iter().map(fixed).collect()
 }

@@ -1,6 +1,8 @@
 //! One table of scenarios, each run through every form of a protocol, REST and gRPC: they have to
 //! agree on the status, on the message to the letter, and on the answer.
 
+mod tfs;
+mod tfs_forms;
 mod v2;
 mod v2_forms;
 
