@@ -2,6 +2,7 @@
 
 mod batching;
 mod classes;
+mod dictionaries;
 mod external;
 mod functions;
 mod graph;
@@ -46,7 +47,7 @@ pub fn package(bytes: Bytes, file: Option<&Path>) -> Result<Package, Error> {
     versions::check(&mut model)?;
     let mut notes = Vec::new();
 
-    let (zipped, program_bytes) = drop_zip_maps(&mut model, &bytes, &mut notes);
+    let (zipped, program_bytes) = without_maps(&mut model, &bytes, &mut notes)?;
     functions::inline(&mut model)?;
     versions::check_domains(&model)?;
     let mut external = external::External::new(file, bytes.len() as u64);
@@ -91,16 +92,15 @@ fn graph_of(model: &mut ModelProto) -> Result<&mut GraphProto, Error> {
     model.graph.as_mut().ok_or_else(|| invalid("the model has no graph"))
 }
 
-/// Removes `ZipMap`s; what engines parse has to be encoded again if there were any.
-fn drop_zip_maps(
+/// Takes maps out of the model's inputs and outputs; gives the class names of outputs that were
+/// maps, and the bytes that engines parse, encoded again if there were any.
+fn without_maps(
     model: &mut ModelProto,
     bytes: &Bytes,
     notes: &mut Vec<String>,
-) -> (HashMap<String, Vec<String>>, Bytes) {
+) -> Result<(HashMap<String, Vec<String>>, Bytes), Error> {
+    notes.extend(dictionaries::to_columns(model)?);
     let zipped = model.graph.as_mut().map(classes::drop_zip_maps).unwrap_or_default();
-    if zipped.is_empty() {
-        return (zipped, bytes.clone());
-    }
     let mut names: Vec<_> = zipped.keys().collect();
     names.sort();
     for name in names {
@@ -109,8 +109,8 @@ fn drop_zip_maps(
              column for each class"
         ));
     }
-    let encoded = model.encode_to_vec().into();
-    (zipped, encoded)
+    let encoded = if notes.is_empty() { bytes.clone() } else { model.encode_to_vec().into() };
+    Ok((zipped, encoded))
 }
 
 /// The signature, with what can be told about rows and classes.

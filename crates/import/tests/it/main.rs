@@ -1,6 +1,7 @@
 //! Tests of the import room through its public door.
 
 mod bytes;
+mod dictionaries;
 mod external;
 mod graphs;
 mod refusals;

@@ -1,14 +1,15 @@
 """Makes small models of scikit-learn, LightGBM and XGBoost with ONNX Runtime's answers.
 
-    python make_native.py
+    python make_native.py [PART…]
 
-Writes `native/NAME.onnx` beside this script, and `native/answers.json`: for each model its inputs
+The parts are the functions that `PARTS` names; what other parts made stays. Writes `native/NAME.onnx` beside this script, and `native/answers.json`: for each model its inputs
 and the outputs that ONNX Runtime gives. `tests/it/native_goldens.rs` holds the native engine to
 them. Versions: see `answers.json`.
 """
 
 import json
 import pathlib
+import sys
 import warnings
 
 import lightgbm
@@ -24,6 +25,7 @@ from onnx import TensorProto, helper
 from onnxmltools.convert.common.data_types import FloatTensorType as MlFloat
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import (
+    DictionaryType,
     DoubleTensorType,
     FloatTensorType,
     Int64TensorType,
@@ -54,6 +56,7 @@ from sklearn.ensemble import (
     VotingClassifier,
     VotingRegressor,
 )
+from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
@@ -68,7 +71,12 @@ from sklearn.linear_model import (
 from sklearn.mixture import GaussianMixture
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.neighbors import (
+    KNeighborsClassifier,
+    KNeighborsRegressor,
+    KNeighborsTransformer,
+    LocalOutlierFactor,
+)
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -441,12 +449,91 @@ def trees(x):
         single(f"classes_{labels}_double", "TreeEnsembleClassifier", {"X": double}, ["object", "float32"], classlabels_strings=["a", "b", "c"][:labels], **nodes, **classes)
 
 
-def main():
+def neighbours():
+    """Nearest neighbours: exported as a `Scan` over the rows, which computes distances."""
+    x, y, names = iris_x[::4], iris_y[::4], iris_names[::4]
+    sklearn_model("neighbours_strings", KNeighborsClassifier(5), x, names)
+    sklearn_model("neighbours_weighted", KNeighborsClassifier(4, weights="distance"), x, y)
+    sklearn_model("neighbours_manhattan", KNeighborsClassifier(3, metric="manhattan"), x, y)
+    sklearn_model("neighbours_minkowski", KNeighborsClassifier(3, p=3), x, y)
+    sklearn_model("neighbours_double", KNeighborsClassifier(3), x, y, cast=numpy.float64)
+    sklearn_model("neighbours_many", KNeighborsClassifier(3), x, numpy.stack([y, (y + 1) % 3], 1))
+    sklearn_model("neighbours_scaled", make_pipeline(StandardScaler(), KNeighborsClassifier(3)), x, y, options={"zipmap": False})
+    sugar = sugar_x[::10], sugar_y[::10]
+    sklearn_model("neighbours_regression_weighted", KNeighborsRegressor(3, weights="distance"), *sugar)
+    sklearn_model("neighbours_regression_double", KNeighborsRegressor(3), *sugar, cast=numpy.float64)
+    sklearn_model("neighbours_regression_two", KNeighborsRegressor(3), x[:, :2], x[:, 2:])
+    sklearn_model("neighbours_graph", KNeighborsTransformer(n_neighbors=3), x)
+    sklearn_model("neighbours_outliers", LocalOutlierFactor(n_neighbors=4, novelty=True), x)
+
+
+def dictionaries():
+    """Models that take a map, for one row. The inputs are recorded as columns of several rows,
+    which is how they are served; ONNX Runtime was given each row as a map."""
+    rows = [
+        {"length": float(a), "width": float(b), f"colour={c}": 1.0}
+        for (a, b), c in zip(iris_x[::10, :2], ["red", "green", "blue"] * 5)
+    ]
+    classes = iris_names[::10]
+    logistic = make_pipeline(DictVectorizer(sparse=False), LogisticRegression(max_iter=300))
+    forest = make_pipeline(DictVectorizer(), RandomForestClassifier(4, max_depth=3, random_state=0))
+    for name, model in {
+        "dictionary": DictVectorizer(sparse=False),
+        "dictionary_logistic": logistic,
+        "dictionary_forest": forest,
+    }.items():
+        try:
+            model.fit(rows, classes)
+            last = model[-1] if hasattr(model, "steps") else model
+            kind = DictionaryType(StringTensorType([1]), FloatTensorType([1]))
+            options = {id(last): {"zipmap": False}} if hasattr(last, "classes_") else None
+            proto = to_onnx(
+                model,
+                initial_types=[("X", kind)],
+                target_opset={"": 17, "ai.onnx.ml": 3},
+                options=options,
+            )
+            dictionary_model(name, proto, rows[:5] + [{"width": 3.0}])
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {str(error)[:150]}"
+
+
+def dictionary_model(name, proto, rows):
+    proto.ir_version = min(proto.ir_version, 10)
+    data = proto.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    results = [session.run(None, {"X": row}) for row in rows]
+    vectorizer = next(node for node in proto.graph.node if node.op_type == "DictVectorizer")
+    vocabulary = next(a for a in vectorizer.attribute if a.name == "string_vocabulary").strings
+    columns = {
+        key.decode(): numpy.array([[row.get(key.decode(), 0.0)] for row in rows], numpy.float32)
+        for key in vocabulary
+    }
+    (HERE / f"{name}.onnx").write_bytes(data)
+    answers[name] = {
+        "inputs": {key: value(array) for key, array in columns.items()},
+        "outputs": {
+            info.name: value(numpy.concatenate([result[index] for result in results]))
+            for index, info in enumerate(session.get_outputs())
+        },
+    }
+
+
+PARTS = {
+    part.__name__: part
+    for part in (classifiers, regressors, transformers, tables, boosters, singles, neighbours, dictionaries)
+}
+
+
+def main(chosen):
     HERE.mkdir(exist_ok=True)
-    for old in HERE.glob("*.onnx"):
-        old.unlink()
-    for part in (classifiers, regressors, transformers, tables, boosters, singles):
-        part()
+    if chosen:
+        answers.update(json.loads((HERE / "answers.json").read_text())["models"])
+    else:
+        for old in HERE.glob("*.onnx"):
+            old.unlink()
+    for part in chosen or PARTS:
+        PARTS[part]()
     versions = {m.__name__: m.__version__ for m in (sklearn, skl2onnx, lightgbm, xgboost, onnxmltools, onnxruntime, onnx)}
     text = json.dumps({"versions": versions, "models": answers}, separators=(",", ":"))
     (HERE / "answers.json").write_text(text.replace('},"', '},\n"') + "\n")
@@ -456,4 +543,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

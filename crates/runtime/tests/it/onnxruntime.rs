@@ -4,25 +4,11 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use model::{Data, DataType, ErrorCode, Package, Tensor, bf16, f16};
-use runtime::onnxruntime::{OnnxRuntime, Search, Surroundings};
+use runtime::onnxruntime::{OnnxRuntime, Search};
 use runtime::{Engine, LoadOptions, Session};
 use testkit::onnx::{Attribute, Model, float, models};
 
-use crate::support::{close, package, shared};
-
-/// The engine of the tests' Python environment.
-fn engine() -> Option<OnnxRuntime> {
-    let environment = testkit::python::environment()?;
-    let variables = [("VIRTUAL_ENV".to_owned(), environment.into_os_string())];
-    let surroundings = Surroundings { variables: variables.into(), ..Surroundings::default() };
-    match OnnxRuntime::discover(&Search::around(&surroundings)) {
-        Ok(engine) => Some(engine),
-        Err(error) => {
-            println!("SKIPPED: {error}");
-            None
-        }
-    }
-}
+use crate::support::{close, onnx_runtime, package, shared};
 
 fn load(engine: &OnnxRuntime, package: &Package) -> Box<dyn Session> {
     engine.supports(package).unwrap();
@@ -36,7 +22,7 @@ fn run(engine: &OnnxRuntime, package: &Package, inputs: &[&Tensor]) -> Vec<Tenso
 
 #[test]
 fn it_says_what_it_is() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     assert_eq!(engine.name(), "onnxruntime");
     assert!(engine.version().starts_with("1."), "{}", engine.version());
     assert!(engine.path().is_absolute());
@@ -79,7 +65,7 @@ fn what_is_not_the_library_is_refused_with_a_reason() {
 
 #[test]
 fn a_library_without_the_function_is_refused() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let other = engine.path().with_file_name("libonnxruntime_providers_shared.so");
     let error = OnnxRuntime::discover(&Search::only(other)).unwrap_err().to_string();
     assert!(error.contains("already uses") || error.contains("no OrtGetApiBase"), "{error}");
@@ -87,7 +73,7 @@ fn a_library_without_the_function_is_refused() {
 
 #[test]
 fn a_model_runs_from_several_threads_at_once() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let session = load(&engine, &package(models::double(3)));
     std::thread::scope(|scope| {
         for thread in 0..8 {
@@ -109,7 +95,7 @@ fn a_model_runs_from_several_threads_at_once() {
 
 #[test]
 fn every_type_passes_through_unchanged() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let strings = ["", "a", "with\0zero", "größer"].map(|s| Bytes::from(s.as_bytes())).to_vec();
     let cases: [Data; 14] = [
         vec![true, false, true, true].into(),
@@ -143,7 +129,7 @@ fn every_type_passes_through_unchanged() {
 
 #[test]
 fn a_scalar_and_an_input_with_a_default() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let model = Model::new()
         .input("x", DataType::Fp32, &[])
         .input("addend", DataType::Fp32, &[])
@@ -168,7 +154,7 @@ fn a_scalar_and_an_input_with_a_default() {
 
 #[test]
 fn a_bad_row_is_the_callers_fault_and_the_next_run_works() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let model = Model::new()
         .input("i", DataType::Int64, &[None])
         .output("y", DataType::Fp32, &[None])
@@ -186,7 +172,7 @@ fn a_bad_row_is_the_callers_fault_and_the_next_run_works() {
 
 #[test]
 fn shapes_that_do_not_agree_are_the_callers_fault() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let model = Model::new()
         .input("a", DataType::Fp32, &[None])
         .input("b", DataType::Fp32, &[None])
@@ -202,7 +188,7 @@ fn shapes_that_do_not_agree_are_the_callers_fault() {
 
 #[test]
 fn what_it_cannot_load_is_refused_by_name() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let refuse = |model: &Model| {
         let error = engine.load(&package(model.encode()), &LoadOptions::default()).err().unwrap();
         assert_eq!(error.code(), ErrorCode::Unimplemented, "{error}");
@@ -223,7 +209,7 @@ fn what_it_cannot_load_is_refused_by_name() {
 
 #[test]
 fn a_provider_that_is_not_there_is_refused() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let options = LoadOptions { providers: vec!["frobnicator".into()], ..LoadOptions::default() };
     let error = engine.load(&package(models::double(1)), &options).err().unwrap();
     assert_eq!(error.code(), ErrorCode::FailedPrecondition);
@@ -232,7 +218,7 @@ fn a_provider_that_is_not_there_is_refused() {
 
 #[test]
 fn a_zip_map_gives_the_tensor_that_it_zips() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let mut model = Model::new()
         .input("x", DataType::Fp32, &[None, Some(2)])
         .output("p", DataType::Fp32, &[None, Some(2)])
@@ -274,7 +260,7 @@ fn a_zip_map_gives_the_tensor_that_it_zips() {
 
 #[test]
 fn weights_that_were_in_another_file_are_passed_on() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let mut package = package(models::double(2));
     // As `import` leaves it: the program is whole, the file's own bytes are not.
     let mut manifest = (*package.manifest).clone();
@@ -287,7 +273,7 @@ fn weights_that_were_in_another_file_are_passed_on() {
 
 #[test]
 fn a_name_that_the_model_lacks_is_found_at_load() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let mut package = package(models::double(2));
     let mut manifest = (*package.manifest).clone();
     manifest.signature.outputs[0].name = "nothing".into();
@@ -298,7 +284,7 @@ fn a_name_that_the_model_lacks_is_found_at_load() {
 
 #[test]
 fn the_shared_models_give_their_documented_answers() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     let (Some(tab), Some(encoder)) = (shared("tab.onnx"), shared("enc.onnx")) else { return };
     let body = |name: &str| {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/models");
@@ -331,7 +317,7 @@ fn resident() -> usize {
 #[cfg(target_os = "linux")]
 #[test]
 fn unloading_gives_the_memory_back_whatever_ran() {
-    let Some(engine) = engine() else { return };
+    let Some(engine) = onnx_runtime() else { return };
     // 16 MiB of weights, and rows whose number changes with every run.
     let width = 2048;
     let weights = vec![0.5f32; width * width];

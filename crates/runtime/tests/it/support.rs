@@ -8,6 +8,7 @@ use bytes::Bytes;
 use model::onnx::{ModelProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto};
 use model::{DataType, Dimension, Format, Manifest, Package, Program, Signature, TensorSpec};
 use prost::Message;
+use runtime::onnxruntime::{OnnxRuntime, Search, Surroundings};
 
 /// A package of an ONNX model, decoded without `import`: just names, types and shapes.
 pub fn package(bytes: impl Into<Bytes>) -> Package {
@@ -71,4 +72,18 @@ pub fn close(got: f32, wanted: f32) -> bool {
         || got.is_nan() && wanted.is_nan()
         || difference <= 1e-5
         || difference <= 1e-5 * wanted.abs()
+}
+
+/// The engine of the tests' Python environment.
+pub fn onnx_runtime() -> Option<OnnxRuntime> {
+    let environment = testkit::python::environment()?;
+    let variables = [("VIRTUAL_ENV".to_owned(), environment.into_os_string())];
+    let surroundings = Surroundings { variables: variables.into(), ..Surroundings::default() };
+    match OnnxRuntime::discover(&Search::around(&surroundings)) {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            println!("SKIPPED: {error}");
+            None
+        }
+    }
 }
