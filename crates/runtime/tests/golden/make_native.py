@@ -519,9 +519,68 @@ def dictionary_model(name, proto, rows):
     }
 
 
+def network(name, inputs, nodes, weights, output):
+    kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    given = [
+        helper.make_tensor_value_info(key, kinds[array.dtype.name], ["N", *array.shape[1:]])
+        for key, array in inputs.items()
+    ]
+    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", output])]
+    tensors = [onnx.numpy_helper.from_array(array, key) for key, array in weights.items()]
+    graph = helper.make_graph(nodes, name, given, made, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    record(name, model, inputs)
+
+
+def networks():
+    """A transformer's layer and a small convolutional network, with random weights."""
+    random = numpy.random.default_rng(7)
+    f = lambda *shape: (random.standard_normal(shape) / numpy.sqrt(shape[-1])).astype(numpy.float32)
+    ints = lambda *v: numpy.array(v, numpy.int64)
+    n = helper.make_node
+    width, heads = 16, 2
+    weights = {
+        "words": f(50, width), "q": f(width, width), "k": f(width, width), "v": f(width, width),
+        "o": f(width, width), "up": f(width, 32), "down": f(32, width), "scale": f(width), "shift": f(width),
+        "split": ints(0, -1, heads, width // heads), "join": ints(0, -1, width),
+        "root": numpy.array(numpy.sqrt(width // heads), numpy.float32),
+        "two": numpy.array(numpy.sqrt(2), numpy.float32), "one": numpy.array(1, numpy.float32), "half": numpy.array(0.5, numpy.float32),
+    }
+    nodes = [n("Gather", ["words", "tokens"], ["x"])]
+    for key, order in ("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3]):
+        nodes += [
+            n("MatMul", ["x", key], [f"{key}1"]),
+            n("Reshape", [f"{key}1", "split"], [f"{key}2"]),
+            n("Transpose", [f"{key}2"], [f"{key}3"], perm=order),
+        ]
+    nodes += [
+        n("MatMul", ["q3", "k3"], ["s1"]), n("Div", ["s1", "root"], ["s2"]), n("Softmax", ["s2"], ["s3"], axis=-1),
+        n("MatMul", ["s3", "v3"], ["a1"]), n("Transpose", ["a1"], ["a2"], perm=[0, 2, 1, 3]), n("Reshape", ["a2", "join"], ["a3"]),
+        n("MatMul", ["a3", "o"], ["a4"]), n("Add", ["x", "a4"], ["b1"]),
+        n("LayerNormalization", ["b1", "scale", "shift"], ["b2"], axis=-1),
+        n("MatMul", ["b2", "up"], ["m1"]), n("Div", ["m1", "two"], ["m2"]), n("Erf", ["m2"], ["m3"]), n("Add", ["m3", "one"], ["m4"]),
+        n("Mul", ["m1", "m4"], ["m5"]), n("Mul", ["m5", "half"], ["m6"]), n("MatMul", ["m6", "down"], ["m7"]),
+        n("Add", ["b2", "m7"], ["c1"]), n("ReduceMean", ["c1"], ["y"], axes=[1], keepdims=0),
+    ]
+    network("network_transformer", {"tokens": random.integers(0, 50, (3, 8))}, nodes, weights, width)
+    weights = {
+        "c1": f(6, 3, 3, 3), "d1": f(6), "c2": f(6, 1, 3, 3), "c3": f(8, 6, 1, 1), "g": f(5, 8), "h": f(5),
+        "mean": f(6), "spread": numpy.abs(f(6)) + 1, "scale": f(6), "shift": f(6),
+    }
+    nodes = [
+        n("Conv", ["x", "c1", "d1"], ["a"], strides=[2, 2], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        n("BatchNormalization", ["a", "scale", "shift", "mean", "spread"], ["b"]), n("Relu", ["b"], ["c"]),
+        n("Conv", ["c", "c2"], ["d"], group=6, pads=[1, 1, 1, 1]), n("Sigmoid", ["d"], ["e"]), n("Mul", ["d", "e"], ["i"]),
+        n("MaxPool", ["i"], ["j"], kernel_shape=[2, 2], strides=[2, 2]), n("Conv", ["j", "c3"], ["k"]),
+        n("GlobalAveragePool", ["k"], ["l"]), n("Flatten", ["l"], ["m"]), n("Gemm", ["m", "g", "h"], ["o"], transB=1),
+        n("Softmax", ["o"], ["y"], axis=-1),
+    ]
+    network("network_convolutional", {"x": f(3, 3, 16, 16)}, nodes, weights, 5)
+
+
 PARTS = {
     part.__name__: part
-    for part in (classifiers, regressors, transformers, tables, boosters, singles, neighbours, dictionaries)
+    for part in (classifiers, regressors, transformers, tables, boosters, singles, neighbours, dictionaries, networks)
 }
 
 

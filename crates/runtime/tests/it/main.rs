@@ -6,4 +6,5 @@ mod kernels_trees;
 mod native;
 mod native_goldens;
 mod onnxruntime;
+mod shared_models;
 mod support;

@@ -53,16 +53,20 @@ fn spec(value: &ValueInfoProto) -> TensorSpec {
     }
 }
 
-/// A model of `../shared/models`; `None`, loudly, where the folder is absent.
-pub fn shared(name: &str) -> Option<Package> {
+/// The folder of shared models; `None`, loudly, where it is absent.
+pub fn shared_folder() -> Option<PathBuf> {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/models"));
-    match std::fs::read(folder.join(name)) {
-        Ok(bytes) => Some(package(bytes)),
-        Err(error) => {
-            println!("SKIPPED: shared model {name}: {error}");
-            None
-        }
+    if folder.is_dir() {
+        return Some(folder);
     }
+    println!("SKIPPED: there is no folder shared/models beside the checkout");
+    None
+}
+
+/// One of the shared models.
+pub fn shared(name: &str) -> Option<Package> {
+    let bytes = std::fs::read(shared_folder()?.join(name));
+    Some(package(bytes.expect("a shared model that can be read")))
 }
 
 /// Whether two numbers agree to 1e-5, relatively or absolutely.
