@@ -55,8 +55,11 @@ def permitted(expression, allowed):
 
 def main():
     with open("deny.toml", "rb") as file:
-        allowed = set(tomllib.load(file)["licenses"]["allow"])
+        rules = tomllib.load(file)
+    allowed = set(rules["licenses"]["allow"])
     command = ["cargo", "metadata", "--format-version", "1", "--locked"]
+    for target in rules["graph"]["targets"]:
+        command += ["--filter-platform", target]
     packages = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["packages"]
     refused = [
         f"{package['name']} {package['version']}: {package['license'] or 'no licence expression'}"

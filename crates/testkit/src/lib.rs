@@ -2,3 +2,5 @@
 
 pub mod onnx;
 pub mod python;
+#[cfg(unix)]
+pub mod services;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("import", &["model"]),
+    ("registry", &["model"]),
     ("runtime", &["model"]),
     ("serving", &["model", "runtime"]),
     ("api", &["model", "serving"]),
@@ -19,6 +20,8 @@ const ONLY: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("hyper", &["api", "cli"]),
     ("tonic", &["api", "cli"]),
+    ("object_store", &["registry"]),
+    ("sqlx", &["registry"]),
     ("rten", &["runtime"]),
     ("ort", &["runtime"]),
     ("clap", &["cli"]),
