@@ -49,6 +49,11 @@ impl Queue {
         self.requests
     }
 
+    /// How many of them somebody still waits for. Looks at each.
+    pub(crate) fn wanted(&self, now: Instant) -> usize {
+        self.levels.values().flatten().filter(|waiting| waiting.is_wanted(now)).count()
+    }
+
     /// How many rows wait at this priority or a more urgent one.
     pub(crate) fn rows_before(&self, priority: u32) -> usize {
         // Nearly always there is one level, and the total is the answer.

@@ -140,6 +140,8 @@ pub struct Statistics {
     pub compute: Count,
     /// Requests refused before any work.
     pub refused: u64,
+    /// Requests that wait now, without those whose caller has gone or whose deadline is past.
+    pub waiting: usize,
     /// By batch size, smallest first.
     pub batches: Vec<BatchStatistics>,
 }

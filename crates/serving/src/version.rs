@@ -412,6 +412,7 @@ impl Version {
             queue: counters.queue,
             compute: counters.compute,
             refused: counters.refused,
+            waiting: state.queue.wanted(Instant::now()),
             batches: counters.batches.iter().map(batch).collect(),
         }
     }

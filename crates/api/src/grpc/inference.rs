@@ -372,7 +372,12 @@ async fn stream(
             }
         }
     }
-    while running.join_next().await.is_some() {}
+    loop {
+        tokio::select! {
+            () = answers.closed() => return,
+            done = running.join_next() => if done.is_none() { return },
+        }
+    }
 }
 
 /// One answer in a stream. A request that fails does not end the stream: its error is an answer.

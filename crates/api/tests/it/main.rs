@@ -6,3 +6,4 @@ mod connections;
 mod oip;
 mod support;
 mod tfs;
+mod time;

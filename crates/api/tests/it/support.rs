@@ -14,6 +14,7 @@ use model::{Assigned, Assignments, DataType, ErrorCode, InstanceSettings, Packag
 use runtime::Engines;
 use serde_json::Value;
 use serving::{Options, Serving};
+use testkit::fake::{Fake, Gate};
 use testkit::onnx::{Attribute, Model};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 /// A running server. Dropping it stops it.
 pub struct Server {
     pub address: std::net::SocketAddr,
+    pub serving: Serving,
     pub control: Arc<Recorder>,
     pub stop: Option<oneshot::Sender<()>>,
     pub stopped: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -109,14 +111,6 @@ pub async fn start() -> Server {
 }
 
 pub async fn start_with(options: ApiOptions) -> Server {
-    let assigned = || Assigned {
-        version: "1".into(),
-        source: String::new(),
-        share: 1,
-        shadow: false,
-        settings: InstanceSettings { instances: Some(1), ..Default::default() },
-        generation: 0,
-    };
     let names = ["add", "echo", "scores", "both", "number", "wide", "same"];
     let models = names.map(|name| (name.to_owned(), vec![assigned()])).into();
     let (assignments, receiver) = watch::channel(Assignments { models });
@@ -133,15 +127,55 @@ pub async fn start_with(options: ApiOptions) -> Server {
     for status in serving.status() {
         assert_eq!(status.state, serving::State::Ready, "{}", status.name);
     }
+    serve(serving, assignments, options).await
+}
+
+/// Serves `m`, one FP32 column `x` → `y`, which doubles behind a gate with one instance; at most
+/// `max_queue` requests wait.
+pub async fn start_gated(max_queue: usize) -> (Server, Arc<Gate>) {
+    let gate = Gate::new();
+    let engine = Fake { behaviour: gate.behaviour(), sessions: Default::default() };
+    let models = [("m".to_owned(), vec![assigned()])].into();
+    let (assignments, receiver) = watch::channel(Assignments { models });
+    let serving = Serving::start(Options {
+        engines: Arc::new(Engines::new(vec![Box::new(engine)])),
+        open: Arc::new(|_, _| Ok(testkit::fake::package())),
+        assignments: receiver,
+        observations: None,
+        slo: None,
+        max_queue,
+    })
+    .unwrap();
+    serving.settled().await;
+    (serve(serving, assignments, ApiOptions::default()).await, gate)
+}
+
+fn assigned() -> Assigned {
+    Assigned {
+        version: "1".into(),
+        source: String::new(),
+        share: 1,
+        shadow: false,
+        settings: InstanceSettings { instances: Some(1), ..Default::default() },
+        generation: 0,
+    }
+}
+
+async fn serve(
+    serving: Serving,
+    assignments: watch::Sender<Assignments>,
+    options: ApiOptions,
+) -> Server {
     let control = Arc::new(Recorder::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopping) = oneshot::channel::<()>();
-    let api = Api { serving, control: control.clone(), options };
+    let api = Api { serving: serving.clone(), control: control.clone(), options };
     let stopped = tokio::spawn(api::serve(listener, api, async move {
         let _ = stopping.await;
     }));
-    Server { address, control, stop: Some(stop), stopped, _assignments: assignments }
+    let stop = Some(stop);
+    Server { address, serving, control, stop, stopped, _assignments: assignments }
 }
 
 /// A connection that speaks gRPC.
@@ -152,6 +186,7 @@ pub async fn start_with(options: ApiOptions) -> Server {
 pub struct Grpc {
     sender: hyper::client::conn::http2::SendRequest<tonic::body::Body>,
     origin: hyper::Uri,
+    socket: Arc<std::net::TcpStream>,
 }
 
 impl tower::Service<hyper::Request<tonic::body::Body>> for Grpc {
@@ -169,6 +204,16 @@ impl tower::Service<hyper::Request<tonic::body::Body>> for Grpc {
 }
 
 impl Grpc {
+    /// A path at the server.
+    pub fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.origin.to_string().trim_end_matches('/'))
+    }
+
+    /// Closes the connection, whatever is under way.
+    pub fn disconnect(&self) {
+        self.socket.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
     /// The Open Inference Protocol.
     pub fn inference(&self) -> GrpcInferenceServiceClient<Self> {
         GrpcInferenceServiceClient::with_origin(self.clone(), self.origin.clone())
@@ -218,12 +263,15 @@ impl Server {
     pub async fn grpc(&self) -> Grpc {
         let stream = self.connect().await;
         stream.set_nodelay(true).unwrap();
+        let stream = stream.into_std().unwrap();
+        let socket = stream.try_clone().unwrap();
+        let stream = TcpStream::from_std(stream).unwrap();
         let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) =
             hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
         tokio::spawn(connection);
         let origin = format!("http://{}", self.address).parse().unwrap();
-        Grpc { sender, origin }
+        Grpc { sender, origin, socket: Arc::new(socket) }
     }
 
     /// Sends one request on a connection of its own.
