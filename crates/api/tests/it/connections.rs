@@ -157,3 +157,118 @@ async fn a_stopping_server_closes_idle_connections_and_returns() {
     assert!(stopped.expect("it stops").unwrap().is_ok());
     assert!(tokio::net::TcpStream::connect(server.address).await.is_err());
 }
+
+/// Everything that comes before the server closes the connection.
+async fn rest_of(mut stream: tokio::net::TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    // A reset after the answer is as good as a close.
+    let _ = tokio::time::timeout(Duration::from_secs(5), read).await.expect("the server closes");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test]
+async fn floods_of_headers_are_cut_off() {
+    let server = support::start_with(small()).await;
+    let long = "x".repeat(70_000);
+    let one = format!("GET /v2 HTTP/1.1\r\nhost: x\r\nx-a: {long}\r\n\r\n");
+    let many: String = (0..5_000).map(|index| format!("x-{index}: a-value\r\n")).collect();
+    let many = format!("GET /v2 HTTP/1.1\r\nhost: x\r\n{many}\r\n");
+    let unending = format!("GET /v2 HTTP/1.1\r\nhost: x\r\nx-a: {}", "x".repeat(1 << 20));
+    let path = format!("GET /v2/{long} HTTP/1.1\r\nhost: x\r\n\r\n");
+    for text in [one, many, unending, path] {
+        let mut stream = server.connect().await;
+        // The server may close before it has all of it.
+        let _ = stream.write_all(text.as_bytes()).await;
+        let answer = rest_of(stream).await;
+        // Where the server had closed before all was sent, the reset may have eaten the answer.
+        let refused = answer.is_empty()
+            || answer.starts_with("HTTP/1.1 431")
+            || answer.starts_with("HTTP/1.1 414");
+        assert!(refused, "{}: {answer}", &text[..40]);
+    }
+    assert_eq!(server.post(ADD, GOOD).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_flood_of_metadata_fails_its_own_call_only() {
+    let server = support::start_with(small()).await;
+    let grpc = server.grpc().await;
+    let mut flood = tonic::Request::new(api::proto::inference::ServerLiveRequest {});
+    flood.metadata_mut().insert("x-flood", "x".repeat(100_000).parse().unwrap());
+    let mut client = grpc.inference();
+    let call = client.server_live(flood);
+    let flooded = tokio::time::timeout(Duration::from_secs(5), call).await.expect("an answer");
+    assert!(flooded.is_err());
+    let live = grpc.inference().server_live(api::proto::inference::ServerLiveRequest {}).await;
+    assert!(live.unwrap().into_inner().live);
+}
+
+#[tokio::test]
+async fn lengths_that_contradict_themselves_are_refused() {
+    let server = support::start().await;
+    let length = GOOD.len().to_string();
+    for headers in [
+        vec![("content-length", length.as_str()), ("content-length", "3")],
+        vec![("content-length", "+20")],
+        vec![("content-length", "20x")],
+        vec![("content-length", "-1")],
+        vec![("content-length", "99999999999999999999999")],
+    ] {
+        let answer = server.send("POST", ADD, &headers, GOOD.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{headers:?}");
+    }
+    for chunk in ["zz\r\n", "ffffffffffffffffff\r\n", "-1\r\n"] {
+        let chunked = [("transfer-encoding", "chunked")];
+        let answer = server.send("POST", ADD, &chunked, chunk.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{chunk}");
+    }
+    assert_eq!(server.post(ADD, GOOD).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_in_many_pieces_is_one_body() {
+    let server = support::start().await;
+    let mut stream = server.connect().await;
+    stream.set_nodelay(true).unwrap();
+    for piece in request("POST", ADD, &[], GOOD.as_bytes()).chunks(7) {
+        stream.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let answer = read_answer(&mut stream, false).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// Sends bytes as the body of a gRPC call, and says how it ended.
+async fn raw_call(server: &support::Server, body: Vec<u8>) -> tonic::Code {
+    let mut grpc = server.grpc().await;
+    let body = tonic::body::Body::new(http_body_util::Full::from(body));
+    let request = hyper::Request::post(grpc.path("/inference.GRPCInferenceService/ModelInfer"))
+        .header("content-type", "application/grpc")
+        .body(body)
+        .unwrap();
+    let answer = tower::Service::call(&mut grpc, request).await.unwrap();
+    let from_headers = tonic::Status::from_header_map(answer.headers());
+    if let Some(status) = from_headers {
+        return status.code();
+    }
+    let collected = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+    tonic::Status::from_header_map(collected.trailers().unwrap()).unwrap().code()
+}
+
+#[tokio::test]
+async fn grpc_messages_that_lie_or_are_too_long_are_refused() {
+    let server = support::start_with(small()).await;
+    let framed = |length: u32, body: &[u8]| [&[0], &length.to_be_bytes()[..], body].concat();
+    let endless = raw_call(&server, framed(u32::MAX, b"")).await;
+    assert_eq!(endless, tonic::Code::OutOfRange, "a length over the limit");
+    let long = raw_call(&server, framed(10_001, &[0; 10_001])).await;
+    assert_eq!(long, tonic::Code::OutOfRange, "a message over the limit");
+    let short = raw_call(&server, framed(100, b"short")).await;
+    assert_eq!(short, tonic::Code::Internal, "less than its length");
+    let garbage = raw_call(&server, framed(5, &[0xff; 5])).await;
+    assert_eq!(garbage, tonic::Code::Internal, "no message");
+    let nothing = raw_call(&server, Vec::new()).await;
+    assert_eq!(nothing, tonic::Code::Internal, "nothing at all");
+    assert_eq!(server.post(ADD, GOOD).await.status, 200);
+}
