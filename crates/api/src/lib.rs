@@ -7,6 +7,8 @@
 mod binary;
 mod error;
 mod examples;
+#[cfg(test)]
+mod fuzz;
 mod grpc;
 mod openapi;
 mod pages;

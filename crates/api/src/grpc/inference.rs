@@ -436,3 +436,16 @@ fn version(text: &str) -> Option<&str> {
 fn no_shared_memory() -> Status {
     Status::unimplemented("shared memory is not supported; send the tensors themselves")
 }
+
+#[cfg(test)]
+pub(super) mod fuzz {
+    use super::*;
+
+    pub(crate) fn infer(
+        message: pb::ModelInferRequest,
+    ) -> Result<Vec<(String, model::Tensor)>, Error> {
+        Parameters::read(&message.parameters)?;
+        classes(&message.outputs)?;
+        tensor::inputs(message.inputs, message.raw_input_contents)
+    }
+}

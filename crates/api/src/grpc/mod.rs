@@ -98,3 +98,18 @@ fn trailing(reply: &Reply) -> Trailing {
     frame::insert(&mut metadata, "modelyard-compute-us", reply.compute.as_micros() as u64);
     Trailing(metadata)
 }
+
+/// The doors that take messages, for the test that throws anything at them.
+#[cfg(test)]
+pub(crate) mod fuzz {
+    pub(crate) use super::inference::fuzz::infer;
+    pub(crate) use super::tensorflow::fuzz::tensor;
+
+    pub(crate) fn timeout(text: &str) {
+        let mut metadata = tonic::metadata::MetadataMap::new();
+        if let Ok(value) = text.parse() {
+            metadata.insert("grpc-timeout", value);
+        }
+        let _ = super::deadline::of_call(&metadata);
+    }
+}

@@ -100,6 +100,17 @@ fn off_the_reactor<T>(size: usize, work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// The doors that take bytes, for the test that throws anything at them.
+#[cfg(test)]
+pub(crate) mod fuzz {
+    pub(crate) use super::tfs::fuzz::{examples, predict};
+    pub(crate) use super::v2::fuzz::{infer, raw};
+
+    pub(crate) fn path(text: &str) {
+        let _ = super::segments(text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -276,3 +276,8 @@ fn signature_def(info: &ModelInfo) -> tf::SignatureDef {
         method_name: PREDICT.into(),
     }
 }
+
+#[cfg(test)]
+pub(super) mod fuzz {
+    pub(crate) use super::tensor::decode as tensor;
+}

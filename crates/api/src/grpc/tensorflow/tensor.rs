@@ -12,7 +12,7 @@ use crate::refusals::{self, refuse};
 ///
 /// A list that is shorter than the shape goes on with its last element, as the format has it; the
 /// tensor may have at most `limit` bytes then.
-pub(super) fn decode(name: &str, message: pb::TensorProto, limit: usize) -> Result<Tensor, Error> {
+pub(crate) fn decode(name: &str, message: pb::TensorProto, limit: usize) -> Result<Tensor, Error> {
     let datatype = datatype(name, message.dtype)?;
     let shape = message.tensor_shape.clone().unwrap_or_default();
     if shape.unknown_rank {

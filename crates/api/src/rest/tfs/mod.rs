@@ -232,6 +232,23 @@ fn tensorflow_type(datatype: DataType) -> &'static str {
 }
 
 #[cfg(test)]
+pub(super) mod fuzz {
+    use bytes::Bytes;
+    use model::{Signature, Tensor};
+
+    type Inputs = Result<Vec<(String, Tensor)>, serving::Error>;
+
+    pub(crate) fn predict(body: &Bytes, signature: &Signature) -> Inputs {
+        super::request::read_predict(body, signature).map(|(_, inputs)| inputs)
+    }
+
+    pub(crate) fn examples(body: &Bytes, signature: &Signature, limit: usize) -> Inputs {
+        let read = super::request::read_examples(body, signature, limit)?;
+        crate::examples::inputs(signature, &read.examples, read.context.as_ref(), limit)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

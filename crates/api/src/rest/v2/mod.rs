@@ -244,6 +244,22 @@ fn with_status(mut response: Response<Body>, status: StatusCode) -> Response<Bod
 }
 
 #[cfg(test)]
+pub(super) mod fuzz {
+    use bytes::Bytes;
+    use model::{Signature, Tensor};
+
+    type Inputs = Result<Vec<(String, Tensor)>, serving::Error>;
+
+    pub(crate) fn infer(body: &Bytes, json_length: usize) -> Inputs {
+        super::request::decode(body, json_length).map(|decoded| decoded.inputs)
+    }
+
+    pub(crate) fn raw(body: Bytes, signature: &Signature) -> Inputs {
+        super::request::decode_raw(body, signature).map(|decoded| decoded.inputs)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
