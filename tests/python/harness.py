@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -74,6 +75,52 @@ class Server:
         finally:
             self.reader.join(5)
             self.process.stdout.close()
+
+
+def serve(case, **more):
+    """Starts a server of the models of `models.repository`, and `more` graphs by name, for as long as
+    a test class runs. Sets the class's `types`, and returns the server."""
+    import models
+
+    folder = case.enterClassContext(tempfile.TemporaryDirectory())
+    case.types = models.repository(folder)
+    for name, graph in more.items():
+        models.save(folder, name, graph)
+    return case.enterClassContext(Server([folder]))
+
+
+class TritonClient(unittest.TestCase):
+    """What the tests of NVIDIA's clients share; a subclass names the module `tritonclient.X`."""
+
+    module = None
+    options = {}
+
+    @classmethod
+    def setUpClass(cls):
+        needs(cls.module, "onnx", "ml_dtypes")
+        cls.triton = importlib.import_module(cls.module)
+        server = serve(cls)
+        cls.address = server.address
+        cls.client = cls.triton.InferenceServerClient(server.address, **cls.options)
+        cls.addClassCleanup(cls.client.close)
+        wait_until(cls.client.is_server_ready, server)
+
+    def tensor(self, name, array, datatype=None, **how):
+        from tritonclient.utils import np_to_triton_dtype
+
+        datatype = datatype or np_to_triton_dtype(array.dtype)
+        tensor = self.triton.InferInput(name, array.shape, datatype)
+        tensor.set_data_from_numpy(array, **how)
+        return tensor
+
+    def refusal(self, text, call, *args, **options):
+        """The status of a call that has to be refused in words that hold `text`."""
+        from tritonclient.utils import InferenceServerException
+
+        with self.assertRaises(InferenceServerException) as caught:
+            call(*args, **options)
+        self.assertIn(text, caught.exception.message())
+        return caught.exception.status()
 
 
 def wait_until(condition, server, timeout=60):

@@ -1,5 +1,7 @@
 """Our protocol files against the descriptors that the protocols' own Python clients ship.
 
+KServe's and MLServer's are compared too, with the ways in which they are known to differ.
+
 What we declare must be a subset of theirs with the same encoding: packages, message and field
 names, numbers, types, labels, oneofs, enum values, services, methods and their streaming.
 
@@ -7,8 +9,11 @@ Our descriptors come from the reflection service of a running server (MODELYARD_
 file that holds a FileDescriptorSet (MODELYARD_DESCRIPTORS).
 """
 
+import ast
 import contextlib
+import importlib.util
 import os
+import pathlib
 import tempfile
 import unittest
 
@@ -77,6 +82,22 @@ def their_files():
     for module in (service_pb2, prediction_service_pb2, model_service_pb2):
         add(module.DESCRIPTOR)
     return list(files.values())
+
+
+def generated(package, *paths):
+    """The descriptors in a package's generated modules. The modules are read, not imported: they
+    declare messages of the same names as tritonclient's, and their packages want far more."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        harness.skip(f"{package} is not installed")
+    files = []
+    for path in paths:
+        source = pathlib.Path(spec.submodule_search_locations[0], path).read_text()
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        named = [call for call in calls if getattr(call.func, "attr", "") == "AddSerializedFile"]
+        data = ast.literal_eval(named[0].args[0])
+        files.append(descriptor_pb2.FileDescriptorProto.FromString(data))
+    return files
 
 
 class Declared:
@@ -178,6 +199,37 @@ class Descriptors(unittest.TestCase):
             [file for file in self.theirs if "model_config" not in file.name], ["inference"]
         )
         self.assertEqual(differences(theirs, ours), [])
+
+    def test_kserve_differs_in_the_repository_only(self):
+        """Its requests to load and unload have the model's name where Triton has the repository's,
+        and its answers say more."""
+        kserve = Declared(generated("kserve", "protocol/grpc/grpc_predict_v2_pb2.py"))
+        self.assertGreater(len(kserve.fields), 60)
+        name = "(%d, 'TYPE_STRING', 'LABEL_OPTIONAL', '', None, False, False)"
+        expected = []
+        for word in ("Load", "Unload"):
+            message = f"fields: inference.RepositoryModel{word}"
+            expected += [
+                f"{message}Request.model_name is {name % 1}, should be {name % 2}",
+                f"{message}Response.is{word}ed does not exist",
+                f"{message}Response.model_name does not exist",
+            ]
+        self.assertEqual(differences(kserve, Declared(self.ours)), expected)
+
+    def test_mlserver_differs_in_streams_and_in_parameters_of_metadata(self):
+        """A stream answers with bare responses; metadata has parameters. Its second service is an
+        older form of the repository's methods."""
+        dataplane = Declared(generated("mlserver", "grpc/dataplane_pb2.py"))
+        self.assertGreater(len(dataplane.fields), 80)
+        found = differences(dataplane, Declared(self.ours))
+        extra = "inference.ModelMetadataResponse."
+        others = [line for line in found if not ("arameters" in line and extra in line)]
+        request, answer = ".inference.ModelInferRequest", ".inference.ModelInferResponse"
+        ours = (request, ".inference.ModelStreamInferResponse", True, True)
+        stream = "methods: inference.GRPCInferenceService/ModelStreamInfer"
+        expected = [f"{stream} is {(request, answer, True, True)}, should be {ours}"]
+        self.assertEqual(others, expected)
+        self.assertEqual(len(found), 9)
 
     def test_the_comparison_finds_a_difference(self):
         changed = []

@@ -1,7 +1,6 @@
 """TensorFlow Serving's own gRPC stubs against `modelyard serve`."""
 
 import os
-import tempfile
 import unittest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,10 +16,7 @@ class TensorFlowServing(unittest.TestCase):
         import grpc
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-        folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        cls.types = models.repository(folder)
-        models.save(folder, "sum", models.regression())
-        server = cls.enterClassContext(harness.Server([folder]))
+        server = harness.serve(cls, sum=models.regression())
         channel = cls.enterClassContext(grpc.insecure_channel(server.address))
         cls.predictions = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         cls.models = model_service_pb2_grpc.ModelServiceStub(channel)

@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import tempfile
 import unittest
 import urllib.error
 import urllib.request
@@ -16,10 +15,7 @@ class TensorFlowServing(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         harness.needs("onnx")
-        folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        models.repository(folder)
-        models.save(folder, "sum", models.regression())
-        server = cls.enterClassContext(harness.Server([folder]))
+        server = harness.serve(cls, sum=models.regression())
         cls.url = f"http://{server.address}/v1/models"
         harness.wait_until(lambda: cls.state("sum") == "AVAILABLE", server)
 

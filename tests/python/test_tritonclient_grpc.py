@@ -1,45 +1,25 @@
 """NVIDIA's own gRPC client against `modelyard serve`."""
 
 import queue
-import tempfile
 import unittest
 
 import harness
-import models
 
 
-class TritonClient(unittest.TestCase):
+class TritonClient(harness.TritonClient):
+    module = "tritonclient.grpc"
+
     @classmethod
     def setUpClass(cls):
-        harness.needs("tritonclient.grpc", "onnx", "ml_dtypes", "grpc_health.v1.health_pb2")
-        import tritonclient.grpc as triton
-
-        folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        cls.types = models.repository(folder)
-        server = cls.enterClassContext(harness.Server([folder]))
-        cls.address = server.address
-        cls.client = triton.InferenceServerClient(server.address)
-        cls.addClassCleanup(cls.client.close)
-        harness.wait_until(cls.client.is_server_ready, server)
-
-    def tensor(self, name, array, datatype=None):
-        import tritonclient.grpc as triton
-        from tritonclient.utils import np_to_triton_dtype
-
-        tensor = triton.InferInput(name, array.shape, datatype or np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(array)
-        return tensor
+        harness.needs("grpc_health.v1.health_pb2")
+        super().setUpClass()
 
     def add(self, a, b, **options):
         return self.client.infer("add", [self.tensor("a", a), self.tensor("b", b)], **options)
 
     def refused(self, code, text, call, *args, **options):
-        from tritonclient.utils import InferenceServerException
-
-        with self.assertRaises(InferenceServerException) as caught:
-            call(*args, **options)
-        self.assertEqual(caught.exception.status(), f"StatusCode.{code}", caught.exception)
-        self.assertIn(text, caught.exception.message())
+        status = self.refusal(text, call, *args, **options)
+        self.assertEqual(status, f"StatusCode.{code}")
 
     def test_what_is_said_of_server_and_model(self):
         self.assertTrue(self.client.is_server_live())

@@ -1,44 +1,20 @@
 """NVIDIA's own HTTP client against `modelyard serve`."""
 
-import tempfile
 import unittest
 
 import harness
-import models
 
 
-class TritonClient(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        harness.needs("tritonclient.http", "onnx", "ml_dtypes")
-        import tritonclient.http as triton
-
-        folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        cls.types = models.repository(folder)
-        server = cls.enterClassContext(harness.Server([folder]))
-        cls.client = triton.InferenceServerClient(server.address, concurrency=4)
-        cls.addClassCleanup(cls.client.close)
-        harness.wait_until(cls.client.is_server_ready, server)
+class TritonClient(harness.TritonClient):
+    module = "tritonclient.http"
+    options = {"concurrency": 4}
 
     def tensor(self, name, array, datatype=None, binary=True):
-        import tritonclient.http as triton
-        from tritonclient.utils import np_to_triton_dtype
-
-        tensor = triton.InferInput(name, array.shape, datatype or np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(array, binary_data=binary)
-        return tensor
+        return super().tensor(name, array, datatype, binary_data=binary)
 
     def add(self, a, b, binary=True, **options):
         inputs = [self.tensor("a", a, binary=binary), self.tensor("b", b, binary=binary)]
         return self.client.infer("add", inputs, **options)
-
-    def refused(self, text, call, *args, **options):
-        from tritonclient.utils import InferenceServerException
-
-        with self.assertRaises(InferenceServerException) as caught:
-            call(*args, **options)
-        self.assertIn(text, caught.exception.message())
-        return caught.exception.status()
 
     def test_what_is_said_of_server_and_model(self):
         self.assertTrue(self.client.is_server_live())
@@ -151,8 +127,8 @@ class TritonClient(unittest.TestCase):
         self.client.load_model("echo_INT16", config='{"max_batch_size": 3}')
         self.assertTrue(self.client.is_model_ready("echo_INT16"))
         self.assertEqual(self.client.get_model_config("echo_INT16")["max_batch_size"], 3)
-        self.refused("failed to load", self.client.load_model, "nobody")
-        self.refused("config", self.client.load_model, "add", config="{")
+        self.refusal("failed to load", self.client.load_model, "nobody")
+        self.refusal("config", self.client.load_model, "add", config="{")
 
     def test_bad_input_is_refused_by_name(self):
         import numpy as np
@@ -161,15 +137,15 @@ class TritonClient(unittest.TestCase):
         infer = self.client.infer
         good = [self.tensor("a", a), self.tensor("b", a)]
         wrong_type = [self.tensor("a", a.astype(np.int64)), good[1]]
-        self.assertEqual(self.refused('input "a"', infer, "add", wrong_type), "400")
-        self.assertEqual(self.refused('"b"', infer, "add", good[:1]), "400")
+        self.assertEqual(self.refusal('input "a"', infer, "add", wrong_type), "400")
+        self.assertEqual(self.refusal('"b"', infer, "add", good[:1]), "400")
         unknown = "Request for unknown model: 'nobody'"
-        self.assertEqual(self.refused(unknown, infer, "nobody", good), "404")
+        self.assertEqual(self.refusal(unknown, infer, "nobody", good), "404")
         lie = self.tensor("a", a)
         lie._raw_data = lie._raw_data[:-1]
         lie._parameters["binary_data_size"] = 7
-        self.refused('input "a"', infer, "add", [lie, good[1]])
-        self.refused("shared memory", self.client.get_system_shared_memory_status)
+        self.refusal('input "a"', infer, "add", [lie, good[1]])
+        self.refusal("shared memory", self.client.get_system_shared_memory_status)
 
 
 if __name__ == "__main__":
