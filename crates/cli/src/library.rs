@@ -91,13 +91,15 @@ impl Library {
         Ok(())
     }
 
-    /// Opens an assigned version, and says where the configuration beside it disagrees with it.
+    /// Opens an assigned version, says where the configuration beside it disagrees with it, and
+    /// names its classes as the configuration does.
     pub fn open(&self, name: &str, assigned: &Assigned) -> Result<Package, String> {
-        let package = import::open(Path::new(&assigned.source)).map_err(|e| e.to_string())?;
+        let mut package = import::open(Path::new(&assigned.source)).map_err(|e| e.to_string())?;
         if let Some(config) = self.state().configurations.get(name) {
             for warning in config.disagreements(&package.manifest.signature) {
                 tracing::warn!(model = name, version = assigned.version, "{warning}");
             }
+            config.name_classes(&mut package);
         }
         Ok(package)
     }

@@ -1,6 +1,9 @@
 //! Triton's model configuration: what of it is honoured, and what is not.
 
-use model::{Dimension, InstanceSettings, Signature, TensorSpec};
+use std::path::Path;
+use std::sync::Arc;
+
+use model::{Dimension, InstanceSettings, Package, Signature, TensorSpec};
 use serde_json::Value as Json;
 
 use super::textproto::{self, Message, Value};
@@ -38,6 +41,10 @@ pub struct Declared {
     pub datatype: String,
     /// Its dimensions, -1 where they vary; without the batch if `max_batch_size` is above 0.
     pub dims: Vec<i64>,
+    /// The file in the model's folder that names its classes, one on each line.
+    pub label_file: Option<String>,
+    /// The classes that the file names, once it has been read.
+    pub labels: Vec<String>,
 }
 
 /// Which versions of a model are to be served.
@@ -59,13 +66,48 @@ impl Config {
         Self::read(&textproto::parse(text)?)
     }
 
+    /// Reads the files that name classes. One that cannot be read is a warning; the model runs
+    /// without it.
+    pub(super) fn read_labels(&mut self, folder: &Path) {
+        for output in &mut self.outputs {
+            let Some(file) = &output.label_file else { continue };
+            match label_file(folder, file) {
+                Ok(labels) => output.labels = labels,
+                Err(problem) => self
+                    .warnings
+                    .push(format!("config: output.label_filename: {file} is ignored: {problem}")),
+            }
+        }
+    }
+
+    /// Names the classes of a model's outputs as the configuration does, which takes precedence
+    /// over the model's own names.
+    pub fn name_classes(&self, package: &mut Package) {
+        for output in self.outputs.iter().filter(|output| !output.labels.is_empty()) {
+            let signature = &mut Arc::make_mut(&mut package.manifest).signature;
+            if let Some(spec) = signature.outputs.iter_mut().find(|spec| *spec.name == *output.name)
+            {
+                spec.labels.clone_from(&output.labels);
+                if let Some(Dimension::Fixed(classes)) =
+                    spec.shape.as_ref().and_then(|dims| dims.last())
+                {
+                    spec.labels.truncate(*classes);
+                }
+            }
+        }
+    }
+
     /// Reads the JSON that the repository API's `parameters.config` carries.
     pub fn from_json(text: &str) -> Result<Self, String> {
         check_length(text)?;
         let json: Json = serde_json::from_str(text).map_err(|error| error.to_string())?;
         match message_of(json) {
             Some(Value::Message(message)) if text.trim_start().starts_with('{') => {
-                Self::read(&message)
+                let mut config = Self::read(&message)?;
+                if config.outputs.iter().any(|output| output.label_file.is_some()) {
+                    config.warn("output.label_filename", "is read from config.pbtxt alone");
+                }
+                Ok(config)
             }
             _ => Err("expected a JSON object".into()),
         }
@@ -167,6 +209,11 @@ impl Config {
                         if spelled == "STRING" { "BYTES" } else { spelled }.to_owned();
                 }
                 "dims" => declared.dims.push(integer(value)?),
+                "label_filename" if kind == "output" => {
+                    let file = text(value)?;
+                    declared.label_file =
+                        (!file.is_empty()).then(|| file_name(&file)).transpose()?;
+                }
                 "format" | "optional" => {}
                 other => self.warn(&format!("{kind}.{other}"), "is not honoured"),
             }
@@ -252,6 +299,13 @@ impl Declared {
             return Some(format!("declared as {}, the model has {}", self.datatype, spec.datatype));
         }
         let dims = spec.shape.as_ref()?;
+        if let Some(Dimension::Fixed(classes)) = dims.last()
+            && !self.labels.is_empty()
+            && self.labels.len() != *classes
+        {
+            let named = self.labels.len();
+            return Some(format!("label_filename names {named} classes, the model has {classes}"));
+        }
         let declared: Vec<i64> =
             rows.then_some(-1).into_iter().chain(self.dims.iter().copied()).collect();
         let fits = |(declared, dim): (&i64, &Dimension)| {
@@ -262,6 +316,22 @@ impl Declared {
         (!same && !self.dims.is_empty())
             .then(|| format!("declared with shape {declared:?}, the model has {extents:?}"))
     }
+}
+
+/// The lines of a file that is in the folder, where links lead nowhere else.
+fn label_file(folder: &Path, name: &str) -> Result<Vec<String>, String> {
+    let problem = |error: std::io::Error| error.to_string();
+    let path = folder.join(name).canonicalize().map_err(problem)?;
+    if !path.starts_with(folder.canonicalize().map_err(problem)?) {
+        return Err("it is a link that leaves the model's folder".into());
+    }
+    let metadata = std::fs::metadata(&path).map_err(problem)?;
+    if !metadata.is_file() || metadata.len() > MAX_LENGTH as u64 {
+        return Err(format!("expected a file of at most {MAX_LENGTH} bytes"));
+    }
+    let text = std::fs::read_to_string(&path).map_err(problem)?;
+    check_length(&text)?;
+    Ok(text.lines().map(|line| line.trim().to_owned()).collect())
 }
 
 fn check_length(text: &str) -> Result<(), String> {

@@ -41,8 +41,8 @@ const ONLY_VERSION: &str = "1";
 ///   when nothing else is found.
 ///
 /// Hidden files and folders are ignored; links are followed. A `config.pbtxt` in the model's
-/// folder is read for its name, its versions, the file's name, the largest batch and the number of
-/// instances; one that cannot be read is a warning, as the model runs without it.
+/// folder is read for its name, its versions, the file's name, the largest batch, the number of
+/// instances and the files that name classes; one that cannot be read is a warning, as the model runs without it.
 pub fn scan(path: &Path) -> Result<Vec<Found>, Error> {
     let metadata = std::fs::metadata(path).map_err(|error| io(path, &error))?;
     if !metadata.is_dir() {
@@ -112,7 +112,9 @@ fn read_config(folder: &Path, warnings: &mut Vec<String>) -> Option<Config> {
             return Err(format!("is longer than {} bytes", config::MAX_LENGTH));
         }
         let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
-        Config::from_text(&text)
+        let mut config = Config::from_text(&text)?;
+        config.read_labels(folder);
+        Ok(config)
     };
     match read() {
         Ok(config) => Some(config),

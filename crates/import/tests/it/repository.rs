@@ -127,13 +127,13 @@ fn a_configuration_is_honoured_or_named() {
     assert_eq!(
         warned,
         [
-            "output.label_filename",
             "instance_group.kind",
             "instance_group.gpus",
             "dynamic_batching.preferred_batch_size",
             "dynamic_batching.max_queue_delay_microseconds",
             "parameters.intra_op_thread_count",
             "optimization",
+            "output.label_filename",
         ]
     );
     let package = import::open(&found.versions[0].1).unwrap();
@@ -218,4 +218,55 @@ fn json_says_the_same_as_text() {
     assert_eq!(json.versions, Versions::Specific(vec!["3".into()]));
     assert!(Config::from_json("[1]").unwrap_err().contains("expected a JSON object"));
     assert!(Config::from_json("{").is_err());
+}
+
+#[test]
+fn classes_are_named_by_a_file_in_the_models_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "m/1/model.onnx", "");
+    let config = r#"max_batch_size: 8
+        output { name: "y" data_type: TYPE_FP32 dims: [ 2 ] label_filename: "l.txt" }"#;
+    put(folder.path(), "m/config.pbtxt", config);
+    let named = |labels: &str| {
+        put(folder.path(), "m/l.txt", labels);
+        let found = scan(folder.path()).unwrap().remove(0);
+        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+        let config = found.config.unwrap();
+        let mut package = import::open(&found.versions[0].1).unwrap();
+        let disagreements = config.disagreements(&package.manifest.signature);
+        config.name_classes(&mut package);
+        (package.manifest.signature.outputs[0].labels.clone(), disagreements.concat())
+    };
+    assert_eq!(named("cat\r\nblack dog\n"), (vec!["cat".into(), "black dog".into()], "".into()));
+    let (labels, disagreement) = named("a\nb\nc\n");
+    assert_eq!(labels, ["a", "b"]);
+    assert!(disagreement.contains("names 3 classes, the model has 2"), "{disagreement}");
+}
+
+#[test]
+fn files_of_labels_outside_or_too_long_are_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "m/1/model.onnx", "");
+    let config = r#"output { name: "y" label_filename: "l.txt" }"#;
+    put(folder.path(), "m/config.pbtxt", config);
+    put(folder.path(), "secret.txt", "password\n");
+    let labels = folder.path().join("m/l.txt");
+    let warning = || {
+        let found = scan(folder.path()).unwrap().remove(0);
+        assert!(found.config.unwrap().outputs[0].labels.is_empty());
+        found.warnings.concat()
+    };
+    assert!(warning().contains("l.txt is ignored"), "{}", warning());
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(folder.path().join("secret.txt"), &labels).unwrap();
+        assert!(warning().contains("leaves the model's folder"), "{}", warning());
+        std::fs::remove_file(&labels).unwrap();
+    }
+    std::fs::write(&labels, vec![b'x'; (1 << 20) + 1]).unwrap();
+    assert!(warning().contains("at most 1048576 bytes"), "{}", warning());
+    put(folder.path(), "m/config.pbtxt", &config.replace("l.txt", "../secret.txt"));
+    let found = scan(folder.path()).unwrap().remove(0);
+    assert!(found.config.is_none());
+    assert!(found.warnings.concat().contains("expected a file name"), "{:?}", found.warnings);
 }

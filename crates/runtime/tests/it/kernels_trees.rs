@@ -7,7 +7,8 @@ use runtime::kernels::trees::{
 };
 use runtime::kernels::{Real, Rows};
 
-const LAYOUTS: [Layout; 3] = [Layout::Plain, Layout::LeafBits, Layout::Descent];
+const LAYOUTS: [Layout; 4] =
+    [Layout::Plain, Layout::LeafBits, Layout::PortableLeafBits, Layout::Descent];
 
 /// Few values, so that rows often equal thresholds, and the ones that are special.
 const VALUES: [f64; 12] = [
@@ -200,6 +201,15 @@ fn agree<T: Real>(ensemble: &Ensemble, rows: &[f64], width: usize) -> Result<(),
             prop_assert_eq!(&scores[..], &wanted[row * targets..(row + 1) * targets]);
         }
     }
+    // What the processor's wider registers compute, and what any processor does: the same bits.
+    let bits = |layout: Layout| {
+        let mut trees = compiled.clone();
+        trees.pin(layout);
+        let mut scores = vec![T::ZERO; wanted.len()];
+        trees.scores(table, 1, &mut scores).expect("answers");
+        scores.iter().map(|score| score.to_f64().to_bits()).collect::<Vec<u64>>()
+    };
+    prop_assert_eq!(bits(Layout::LeafBits), bits(Layout::PortableLeafBits));
     Ok(())
 }
 

@@ -57,6 +57,10 @@ impl Bits {
         Some(bits)
     }
 
+    pub fn without_special_instructions(&mut self) {
+        self.has_avx2 = false;
+    }
+
     /// Adds all trees to `sums`, which hold [`LANES`] values for each target.
     pub fn add<T: Real>(&self, keys: &[i32], leaves: &Leaves<T>, sums: &mut [T]) {
         #[cfg(target_arch = "x86_64")]

@@ -64,6 +64,10 @@ impl<T: Real> Trees<T> {
         match (layout, &mut self.fast) {
             (Layout::Plain, fast) => *fast = None,
             (Layout::LeafBits, Some(fast)) => fast.force(true),
+            (Layout::PortableLeafBits, Some(fast)) => {
+                fast.force(true);
+                fast.without_special_instructions();
+            }
             (Layout::Descent, Some(fast)) => fast.force(false),
             (_, None) => {}
         }
@@ -160,6 +164,8 @@ pub enum Layout {
     Plain,
     /// A word of leaf bits for each row, where no tree has more leaves than bits.
     LeafBits,
+    /// The same, without instructions that only some processors have.
+    PortableLeafBits,
     /// Compact nodes, several walks side by side.
     Descent,
 }

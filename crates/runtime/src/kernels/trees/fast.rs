@@ -76,6 +76,13 @@ impl<T: Real> Fast<T> {
         self.bits_from = if bits { 1 } else { usize::MAX };
     }
 
+    /// Runs the leaf bits as a processor does that lacks what this one has.
+    pub fn without_special_instructions(&mut self) {
+        if let Some(bits) = &mut self.bits {
+            bits.without_special_instructions();
+        }
+    }
+
     /// Adds all trees to the sums of a block of rows: `sums` row after row.
     pub fn add(&self, rows: Rows<'_, T>, room: &mut Room<T>, sums: &mut [T], seen: &mut [bool]) {
         let targets = self.seen.len();
