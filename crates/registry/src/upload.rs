@@ -38,7 +38,7 @@ impl Registry {
         for _ in 0..5 {
             let reserved = self.reserve(wanted).await?;
             let found = self.blobs.size(&reserved.blob).await?;
-            if found == Some(wanted.size) {
+            if found == Some(wanted.size) && self.is_whole(wanted, &reserved.blob).await? {
                 // It was stored before; perhaps by somebody who did not live to say so.
                 if reserved.stored || self.settle(&reserved.blob).await? {
                     return Ok(());
@@ -46,7 +46,7 @@ impl Registry {
                 continue;
             }
             if reserved.stored || found.is_some() {
-                tracing::warn!(digest = wanted.digest, "a stored blob was lost; it is stored anew");
+                tracing::warn!(digest = wanted.digest, "a damaged or lost blob is stored anew");
                 self.doom(&reserved.blob).await?;
                 continue;
             }
@@ -66,6 +66,17 @@ impl Registry {
             ErrorCode::Unavailable,
             format!("{} is removed again as soon as it is stored", wanted.digest),
         ))
+    }
+
+    /// Whether a blob that is stored has the right bytes. Reading them takes about as long as
+    /// storing them would; in return nothing is ever published on top of damage, and damage is
+    /// mended by publishing again.
+    async fn is_whole(&self, wanted: &Wanted<'_>, blob: &Blob) -> Result<bool> {
+        match self.blobs.verify(blob, wanted.size, &wanted.digest).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == ErrorCode::Internal => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Tells garbage collection that a blob will be needed, and which object it is or will be.

@@ -1,5 +1,8 @@
 //! The registry, on every store and database that it can have.
 
+mod bad_days;
+mod crash;
+mod history;
 mod place;
 mod scenarios;
 mod stores;

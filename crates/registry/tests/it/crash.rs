@@ -1,0 +1,169 @@
+//! Processes that are killed at random moments, again and again, on one registry: nothing that was
+//! acknowledged is lost, and nothing half-done is visible.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use registry::{Expected, Grace, Registry};
+use testkit::services::Postgres;
+
+use crate::place::{Place, ada, assert_consistent, bytes, draft};
+
+const MODELS: [&str; 3] = ["a", "b", "c"];
+const NONE: Grace = Grace { versions: Duration::ZERO, uploads: Duration::ZERO };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_leave_a_folder_consistent() {
+    kill_again_and_again(&Place::folder(), 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_leave_postgres_consistent() {
+    let Some(postgres) = Postgres::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let database = postgres.database("crash");
+    let place = Place::at(folder.path().to_str().unwrap(), Vec::new(), Some(database));
+    kill_again_and_again(&place, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: cargo nextest run -p registry --run-ignored only five_hundred"]
+async fn five_hundred_kills_leave_a_folder_consistent() {
+    kill_again_and_again(&Place::folder(), 500).await;
+}
+
+async fn kill_again_and_again(place: &Place, kills: u64) {
+    let mut random = fastrand::Rng::with_seed(kills);
+    // The tables are made in peace: that is one transaction, and the first of all.
+    drop(place.open().await);
+    let mut acknowledged = Vec::new();
+    for round in 0..kills / 2 {
+        let mut children = [start(place, round * 2), start(place, round * 2 + 1)];
+        let mut readers = children.each_mut().map(|child| {
+            let output = child.stdout.take().unwrap();
+            std::thread::spawn(move || BufReader::new(output).lines().collect::<Vec<_>>())
+        });
+        for child in &mut children {
+            std::thread::sleep(Duration::from_millis(random.u64(20..250)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        for reader in &mut readers {
+            let reader = std::mem::replace(reader, std::thread::spawn(Vec::new));
+            acknowledged.extend(reader.join().unwrap().into_iter().map(Result::unwrap));
+        }
+        if round % 10 == 9 {
+            assert_consistent(&*place.open().await).await;
+        }
+    }
+    let registry = place.open().await;
+    assert_consistent(&registry).await;
+    let (versions, records) = nothing_acknowledged_is_lost(&registry, &acknowledged).await;
+    println!("{kills} kills, {versions} versions and {records} changes acknowledged");
+    assert!(versions as u64 > kills / 4 && records as u64 > kills / 4, "too little was tried");
+    // What the killed left behind is garbage, and nothing else is.
+    registry.collect(NONE, &ada()).await.unwrap();
+    assert_consistent(&registry).await;
+    assert_eq!(registry.collect(NONE, &ada()).await.unwrap().blobs, 0);
+}
+
+async fn nothing_acknowledged_is_lost(registry: &Registry, lines: &[String]) -> (usize, usize) {
+    let mut history = BTreeMap::new();
+    let mut digests = BTreeMap::new();
+    for model in MODELS {
+        for record in registry.history(model).await.unwrap() {
+            history.insert(record.sequence, record);
+        }
+        for version in registry.versions(model).await.unwrap() {
+            digests.insert((model.to_owned(), version.number), version.digest);
+        }
+    }
+    let (mut versions, mut records) = (0, 0);
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["published", model, number, digest] => {
+                let number = number.parse().unwrap();
+                assert_eq!(digests[&(model.to_owned(), number)], digest, "{line}");
+                versions += 1;
+            }
+            ["recorded", model, sequence] => {
+                let record = &history[&sequence.parse::<u64>().unwrap()];
+                assert_eq!(record.model, model, "{line}");
+                records += 1;
+            }
+            // What the test runner says, or a line that was cut off.
+            _ => {}
+        }
+    }
+    (versions, records)
+}
+
+/// Starts this program again, as the child below.
+fn start(place: &Place, seed: u64) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["crash::child", "--exact", "--ignored", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let database = place.database.as_deref().unwrap_or_default();
+    let told = format!("{seed}\n{}\n{database}\n", place.location);
+    child.stdin.take().unwrap().write_all(told.as_bytes()).unwrap();
+    child
+}
+
+#[tokio::test]
+#[ignore = "started and killed by the tests above"]
+async fn child() {
+    let mut told = std::io::stdin().lines().map_while(Result::ok);
+    let (Some(seed), Some(location), Some(database)) = (told.next(), told.next(), told.next())
+    else {
+        println!("SKIPPED: is not a test by itself");
+        return;
+    };
+    let database = (!database.is_empty()).then_some(database);
+    let place = Place::at(&location, Vec::new(), database);
+    // Later than everything before, so that what was deleted is out of grace at once.
+    place.pass(seed.parse().unwrap());
+    let registry = place.open().await;
+    let mut random = fastrand::Rng::with_seed(seed.parse().unwrap());
+    loop {
+        act(&registry, &mut random).await;
+    }
+}
+
+/// Does one thing, and says so once it is acknowledged. What is refused is refused.
+async fn act(registry: &Registry, random: &mut fastrand::Rng) {
+    let model = MODELS[random.usize(..MODELS.len())];
+    let by = ada();
+    let newest = registry.versions(model).await.ok().map_or(0, |versions| versions[0].number);
+    let some = random.u64(..=newest);
+    let recorded = match random.u8(..12) {
+        0..5 => {
+            // Some are sent as a stream; all are published again and again.
+            let size = if random.u8(..10) == 0 { 9 << 20 } else { 2000 };
+            let mut draft = draft(model, bytes(size, random.u64(..6)));
+            draft.alias = random.bool().then(|| "candidate".to_owned());
+            if let Ok(version) = registry.publish(&draft, &by, &|_| ()).await {
+                println!("published {model} {} {}", version.number, version.digest);
+            }
+            return;
+        }
+        5..8 => registry.set_alias(model, "champion", Some(some), Expected::Anything, &by).await,
+        8 => registry.archive(model, some, &by).await,
+        9 => registry.restore(model, some, &by).await,
+        10 => registry.delete(model, some, &by).await,
+        _ => {
+            // Nothing else may fail but what the other process takes away.
+            let _ = registry.collect(NONE, &by).await;
+            return;
+        }
+    };
+    if let Ok(record) = recorded {
+        println!("recorded {model} {}", record.sequence);
+    }
+}
