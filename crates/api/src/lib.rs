@@ -58,7 +58,8 @@ pub struct ApiOptions {
     /// How long a client may take to send a request's headers. It is also how long a connection
     /// may be idle between two requests.
     pub header_timeout: Duration,
-    /// How long a client may take to send a request's body.
+    /// How long a client may take to send a request's body, or a message over gRPC. Streams of
+    /// messages may pause.
     pub body_timeout: Duration,
     /// How long running requests may take to finish once the server is told to stop.
     pub drain_timeout: Duration,

@@ -1,13 +1,15 @@
-//! What every gRPC request and answer passes: trailing metadata, and compression only for those
-//! who compress.
+//! What every gRPC request and answer passes: a limit of the time that a message may take, trailing
+//! metadata, and compression only for those who compress.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::body::Frame;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response};
+use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
@@ -21,7 +23,14 @@ pub(super) struct Trailing(pub(super) HeaderMap);
 
 /// A service, framed.
 #[derive(Clone)]
-pub(super) struct Framed<S>(pub(super) S);
+pub(super) struct Framed<S> {
+    pub(super) service: S,
+    /// How long a caller may take to send a message, where a call has one.
+    pub(super) body_timeout: Duration,
+}
+
+/// The methods whose callers send messages whenever they have one.
+const STREAMS: [&str; 2] = ["/ModelStreamInfer", "/ServerReflectionInfo"];
 
 impl<S> Service<Request<axum::body::Body>> for Framed<S>
 where
@@ -45,7 +54,13 @@ where
         if headers.get(ENCODING).is_none_or(|encoding| encoding == "identity") {
             headers.remove(ACCEPT_ENCODING);
         }
-        let answer = self.0.clone().oneshot(request.map(Body::new));
+        let is_stream = STREAMS.iter().any(|method| request.uri().path().ends_with(method));
+        let timeout = self.body_timeout;
+        let request = request.map(|body| match is_stream {
+            true => Body::new(body),
+            false => Body::new(InTime { body, timeout, end: None }),
+        });
+        let answer = self.service.clone().oneshot(request);
         Box::pin(async move {
             let mut response = answer.await?;
             let trailing = response.extensions_mut().remove::<Trailing>();
@@ -54,6 +69,43 @@ where
                 None => axum::body::Body::new(body),
             }))
         })
+    }
+}
+
+/// A body that has to arrive in time.
+struct InTime {
+    body: axum::body::Body,
+    timeout: Duration,
+    /// When the time is up; set once there is something to wait for.
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl hyper::body::Body for InTime {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, Status>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            let failed = |error| Status::from_error(Box::new(error));
+            return Poll::Ready(frame.map(|frame| frame.map_err(failed)));
+        }
+        let timeout = this.timeout;
+        let end = this.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(end.as_mut().poll(context));
+        let message = format!("the message did not arrive within {timeout:?}");
+        Poll::Ready(Some(Err(Status::deadline_exceeded(message))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
     }
 }
 

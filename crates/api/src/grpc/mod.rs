@@ -46,24 +46,25 @@ pub(crate) fn routes(api: &Arc<Api>) -> axum::Router {
     }
     let inference = inference::Inference::new(Arc::clone(api));
     let router = axum::Router::new();
-    let router = add(router, configured!(GrpcInferenceServiceServer::new(inference)));
+    let router = add(router, api, configured!(GrpcInferenceServiceServer::new(inference)));
     let predictions = tensorflow::Predictions::new(Arc::clone(api));
-    let router = add(router, configured!(PredictionServiceServer::new(predictions)));
+    let router = add(router, api, configured!(PredictionServiceServer::new(predictions)));
     let models = tensorflow::Models::new(Arc::clone(api));
-    let router = add(router, configured!(ModelServiceServer::new(models)));
-    let router = add(router, health::server(Arc::clone(api)));
+    let router = add(router, api, configured!(ModelServiceServer::new(models)));
+    let router = add(router, api, health::server(Arc::clone(api)));
     // The descriptors are part of the binary, and every test that makes a server reads them.
-    let router = add_reflection(router).expect("the descriptors are whole");
+    let router = add_reflection(router, api).expect("the descriptors are whole");
     router.fallback(unknown)
 }
 
-fn add<S>(router: axum::Router, service: S) -> axum::Router
+fn add<S>(router: axum::Router, api: &Api, service: S) -> axum::Router
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S: NamedService + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    router.route_service(&format!("/{}/{{*method}}", S::NAME), Framed(service))
+    let framed = Framed { service, body_timeout: api.options.body_timeout };
+    router.route_service(&format!("/{}/{{*method}}", S::NAME), framed)
 }
 
 /// What a path that no service has is told; as any gRPC answer, with HTTP status 200.
@@ -73,14 +74,17 @@ async fn unknown(uri: hyper::Uri) -> Response<axum::body::Body> {
 }
 
 /// Tells tools such as grpcurl what there is, in both versions that are in use.
-fn add_reflection(router: axum::Router) -> Result<axum::Router, tonic_reflection::server::Error> {
+fn add_reflection(
+    router: axum::Router,
+    api: &Api,
+) -> Result<axum::Router, tonic_reflection::server::Error> {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let router = add(router, builder().build_v1()?);
-    Ok(add(router, builder().build_v1alpha()?))
+    let router = add(router, api, builder().build_v1()?);
+    Ok(add(router, api, builder().build_v1alpha()?))
 }
 
 fn of_error(error: Error) -> Status {

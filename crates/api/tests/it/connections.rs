@@ -241,19 +241,38 @@ async fn a_body_in_many_pieces_is_one_body() {
 
 /// Sends bytes as the body of a gRPC call, and says how it ended.
 async fn raw_call(server: &support::Server, body: Vec<u8>) -> tonic::Code {
+    call_with(server, tonic::body::Body::new(http_body_util::Full::from(body))).await
+}
+
+async fn call_with(server: &support::Server, body: tonic::body::Body) -> tonic::Code {
     let mut grpc = server.grpc().await;
-    let body = tonic::body::Body::new(http_body_util::Full::from(body));
     let request = hyper::Request::post(grpc.path("/inference.GRPCInferenceService/ModelInfer"))
         .header("content-type", "application/grpc")
         .body(body)
         .unwrap();
     let answer = tower::Service::call(&mut grpc, request).await.unwrap();
-    let from_headers = tonic::Status::from_header_map(answer.headers());
-    if let Some(status) = from_headers {
+    if let Some(status) = tonic::Status::from_header_map(answer.headers()) {
         return status.code();
     }
     let collected = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
     tonic::Status::from_header_map(collected.trailers().unwrap()).unwrap().code()
+}
+
+#[tokio::test]
+async fn slow_senders_of_grpc_messages_are_given_up() {
+    use tokio_stream::StreamExt;
+    let server = support::start_with(small()).await;
+    for pieces in [vec![], vec![&b"\0\0"[..]], vec![&b"\0\0\0\0\x64"[..], b"half a message"]] {
+        let pieces = pieces.into_iter().map(|piece| {
+            let data = bytes::Bytes::from_static(piece);
+            Ok::<_, tonic::Status>(hyper::body::Frame::data(data))
+        });
+        let body = tokio_stream::iter(pieces).chain(tokio_stream::pending());
+        let body = tonic::body::Body::new(http_body_util::StreamBody::new(body));
+        let call = tokio::time::timeout(Duration::from_secs(5), call_with(&server, body));
+        assert_eq!(call.await.expect("it is given up"), tonic::Code::DeadlineExceeded);
+    }
+    assert_eq!(server.post(ADD, GOOD).await.status, 200);
 }
 
 #[tokio::test]
