@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use model::{Data, DataType, Dimension, InstanceSettings, Package, Signature, Tensor};
 
-use crate::{Error, native, onnxruntime};
+use crate::{Error, background, native, onnxruntime};
 
 /// One way to run models.
 pub trait Engine: Send + Sync {
@@ -18,7 +18,9 @@ pub trait Engine: Send + Sync {
     /// Whether it can run the package; the error names what it lacks.
     fn supports(&self, package: &Package) -> Result<(), Error>;
 
-    /// Prepares the package to be run.
+    /// Prepares the package to be run. The calling thread has the priority of those that serve, so
+    /// that threads which the session keeps may be started here; what takes long and starts none
+    /// belongs into the [`background`].
     fn load(&self, package: &Package, options: &LoadOptions) -> Result<Box<dyn Session>, Error>;
 }
 
@@ -87,7 +89,7 @@ impl Loaded {
         self.engine
     }
 
-    /// How the engines that could run it did in their warm-up.
+    /// How the engines that could run it did in their warm-up; empty if only one could.
     pub fn measured(&self) -> &[Measured] {
         &self.measured
     }
@@ -151,6 +153,9 @@ impl Engines {
     }
 
     /// Loads the package with the pinned engine, or with the one that runs its warm-up fastest.
+    ///
+    /// Call it on a thread whose priority is that of the threads that serve: engines may start
+    /// theirs from it. What takes time is done in the [`background`].
     pub fn load(&self, package: &Package, settings: &InstanceSettings) -> Result<Loaded, Error> {
         let options = LoadOptions {
             threads: settings.threads.unwrap_or(1),
@@ -163,26 +168,27 @@ impl Engines {
             if settings.engine.as_deref().is_some_and(|pinned| pinned != engine.name()) {
                 continue;
             }
-            match engine.supports(package).and_then(|()| engine.load(package, &options)) {
+            let supported = background(|| engine.supports(package)).map_err(no_thread)?;
+            match supported.and_then(|()| engine.load(package, &options)) {
                 Ok(session) => sessions.push((engine.name(), session)),
                 Err(error) => refusals.push(error.at(engine.name())),
             }
         }
         let signature = Arc::new(package.manifest.signature.clone());
-        let mut measured = Vec::new();
-        let mut best: Option<(Duration, &'static str, Box<dyn Session>)> = None;
-        for (engine, session) in sessions {
-            let time = warm_up(&signature, session.as_ref());
-            let rank = time.as_ref().copied().unwrap_or(Duration::MAX);
-            if best.as_ref().is_none_or(|(fastest, ..)| rank < *fastest) {
-                best = Some((rank, engine, session));
-            }
-            measured.push(Measured { engine, time });
-        }
-        match best {
-            Some((_, engine, session)) => Ok(Loaded { signature, engine, measured, session }),
-            None => Err(self.nothing_runs_it(settings, refusals)),
-        }
+        let measured = if sessions.len() > 1 {
+            background(|| measure(&signature, &sessions)).map_err(no_thread)?
+        } else {
+            Vec::new()
+        };
+        let rank = |position: usize| {
+            let measured = measured.get(position).map(|measured| &measured.time);
+            measured.and_then(|time| time.as_ref().ok().copied()).unwrap_or(Duration::MAX)
+        };
+        let Some(best) = (0..sessions.len()).min_by_key(|position| rank(*position)) else {
+            return Err(self.nothing_runs_it(settings, refusals));
+        };
+        let (engine, session) = sessions.swap_remove(best);
+        Ok(Loaded { signature, engine, measured, session })
     }
 
     fn nothing_runs_it(&self, settings: &InstanceSettings, refusals: Vec<Error>) -> Error {
@@ -201,6 +207,20 @@ impl Engines {
         }
         Error::unsupported(format!("no engine can run this model: {}", reasons.join("; ")))
     }
+}
+
+/// What is reported if there is no thread to do the work on.
+pub(crate) fn no_thread(error: std::io::Error) -> Error {
+    Error::internal(format!("cannot start a thread to load the model: {error}"))
+}
+
+/// Has each session run its warm-up, in their order.
+fn measure(signature: &Signature, sessions: &[(&'static str, Box<dyn Session>)]) -> Vec<Measured> {
+    let measure = |(engine, session): &(&'static str, Box<dyn Session>)| Measured {
+        engine,
+        time: warm_up(signature, session.as_ref()),
+    };
+    sessions.iter().map(measure).collect()
 }
 
 /// How long a warm-up may go on: enough to be past first-run effects, short enough not to hold

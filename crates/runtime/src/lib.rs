@@ -5,12 +5,14 @@
 //! - [`native`] is always there: `rten` for neural networks, our own kernels for `ai.onnx.ml`;
 //! - [`onnxruntime`] is a shared library found on the machine.
 
+mod background;
 mod engine;
 mod error;
 pub mod kernels;
 pub mod native;
 pub mod onnxruntime;
 
+pub use background::background;
 pub use engine::{
     Engine, Engines, LoadOptions, Loaded, Measured, Session, Supported, example_inputs, zeros,
 };

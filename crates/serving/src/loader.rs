@@ -1,5 +1,7 @@
 //! Follows the assignments: loads what is wanted, then unloads what is not. Runs on a thread of
-//! its own, so that nothing of it happens on a thread that serves.
+//! its own, so that nothing of it happens on a thread that serves. What takes long is done on
+//! further threads of low priority; the loader's own has the priority of those that serve, for the
+//! workers inherit it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use model::{Assigned, Assignments, InstanceSettings};
-use runtime::Engines;
+use runtime::{Engines, background};
 use tokio::sync::watch;
 
 use crate::reply::{ModelInfo, State, Status};
@@ -136,8 +138,9 @@ impl Loader {
     /// Opens, loads, warms and verifies. A panic on the way is a failure to load.
     fn load(&self, name: &str, assigned: &Assigned) -> Result<(Arc<Version>, Workers), String> {
         let start = Instant::now();
+        let no_thread = |error| format!("cannot start a thread to load the model: {error}");
         let attempt = catch_unwind(AssertUnwindSafe(|| {
-            let package = (self.open)(name, assigned)?;
+            let package = background(|| (self.open)(name, assigned)).map_err(no_thread)??;
             let settings = choose(&assigned.settings);
             let loaded = self.engines.load(&package, &settings).map_err(|e| e.to_string())?;
             Ok::<_, String>((package.manifest, settings, loaded))
@@ -147,7 +150,8 @@ impl Loader {
         let mut signature = (**loaded.signature()).clone();
         signature.batched &= settings.max_batch_size != Some(0);
         let most = settings.max_batch_size.unwrap_or(MAX_BATCH_SIZE);
-        let warm_up = warm_up::warm_up(&loaded, &signature, most);
+        let warm_up = background(|| warm_up::warm_up(&loaded, &signature, most));
+        let warm_up = warm_up.map_err(no_thread)?;
         if let Some(reason) = &warm_up.rows_depend {
             tracing::warn!(model = name, version = assigned.version, "not batched: {reason}");
             signature.batched = false;
@@ -260,5 +264,7 @@ pub(crate) fn retire(version: Arc<Version>, workers: Workers) {
         // A worker that panicked has ended as well.
         let _ = worker.join();
     }
-    drop(version);
+    // Freeing a large model takes time as well. Without a thread for it, it happens here.
+    let mut version = Some(version);
+    let _ = background(|| drop(version.take()));
 }

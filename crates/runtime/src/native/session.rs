@@ -10,7 +10,8 @@ use super::graph::{Graph, Node};
 use super::operators::{Argument, Operator};
 use super::plan::{self, Step};
 use super::segment::Segment;
-use crate::{Error, LoadOptions, Session};
+use crate::engine::no_thread;
+use crate::{Error, LoadOptions, Session, background};
 
 /// Whether the package can be run; the error names what cannot.
 pub(super) fn check(package: &Package, prefer_rten: bool) -> Result<(), Error> {
@@ -72,10 +73,18 @@ impl NativeSession {
         options: &LoadOptions,
         prefer_rten: bool,
     ) -> Result<Self, Error> {
-        let model::Program::Onnx(model) = &package.program;
-        let graph = Graph::new(model, &package.manifest.signature)?;
-        let plan_options = plan::Options { threads: options.threads.max(1), prefer_rten };
-        let program = Program::new(&graph, plan::plan(&graph, &plan_options)?)?;
+        if options.threads > 1 {
+            // Kernels share rayon's own threads. Whoever asks first starts them, and that must not
+            // be a warm-up in the background, whose low priority they would have for good.
+            rayon::current_num_threads();
+        }
+        let compile = || {
+            let model::Program::Onnx(model) = &package.program;
+            let graph = Graph::new(model, &package.manifest.signature)?;
+            let plan_options = plan::Options { threads: options.threads.max(1), prefer_rten };
+            Program::new(&graph, plan::plan(&graph, &plan_options)?)
+        };
+        let program = background(compile).unwrap_or_else(|error| Err(no_thread(error)))?;
         let pools = if program.needs_pool() { options.instances.max(1) } else { 0 };
         let pools: Vec<_> = (0..pools)
             .map(|_| Arc::new(ThreadPool::with_num_threads(options.threads.max(1))))

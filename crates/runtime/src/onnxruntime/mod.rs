@@ -16,7 +16,8 @@ use std::path::Path;
 
 use model::Package;
 
-use crate::{Engine, Error, LoadOptions, Session};
+use crate::engine::no_thread;
+use crate::{Engine, Error, LoadOptions, Session, background};
 use library::Library;
 pub use search::{Search, Surroundings};
 
@@ -71,6 +72,14 @@ impl Engine for OnnxRuntime {
     }
 
     fn load(&self, package: &Package, options: &LoadOptions) -> Result<Box<dyn Session>, Error> {
-        Ok(Box::new(session::OrtSession::load(self.library, package, options)?))
+        let load = || session::OrtSession::load(self.library, package, options);
+        // ONNX Runtime starts its threads while it loads; they are to serve with full priority.
+        let starts_threads = options.threads > 1 || !options.providers.is_empty();
+        let session = if starts_threads {
+            load()?
+        } else {
+            background(load).unwrap_or_else(|error| Err(no_thread(error)))?
+        };
+        Ok(Box::new(session))
     }
 }
