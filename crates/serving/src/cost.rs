@@ -8,9 +8,15 @@ const SIZES: usize = 20;
 /// How much a new observation counts against the old ones.
 const WEIGHT: f64 = 0.1;
 
+/// A run that took longer than the average and this many times the usual deviation counts as one
+/// that took just that long. Another program on the same processors can double a single run, and a
+/// few such runs would make a larger size look cheaper than it is; a cost that has really risen is
+/// still learned, for the deviation grows with every surprise.
+const OUTLIER: f64 = 3.0;
+
 /// A batch may be this much dearer per row than the cheapest size and still be preferred for
 /// being smaller: smaller batches answer sooner.
-const TOLERANCE: f64 = 1.10;
+const TOLERANCE: f64 = 1.15;
 
 /// Running averages of one range of batch sizes, in rows and seconds.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +52,7 @@ impl Cost {
         match size {
             None => *size = Some(Size { rows, seconds, deviation: seconds / 4.0 }),
             Some(known) => {
+                let seconds = seconds.min(known.seconds + OUTLIER * known.deviation);
                 let surprise = (seconds - known.seconds).abs();
                 known.rows += WEIGHT * (rows - known.rows);
                 known.seconds += WEIGHT * (seconds - known.seconds);
@@ -115,6 +122,29 @@ mod tests {
     #[test]
     fn a_model_that_gains_nothing_from_batching_runs_small_batches() {
         assert!(learned(10.0, 7000.0).preferred(1024) <= 2);
+    }
+
+    #[test]
+    fn a_few_slow_runs_do_not_make_a_larger_size_preferred() {
+        let mut cost = Cost::default();
+        for (rows, ms) in [(1, 5.4), (4, 21.2), (16, 84.0)] {
+            cost.record(rows, Duration::from_secs_f64(ms * 1e-3));
+        }
+        for turn in 0..2000 {
+            let ms = if turn % 10 == 9 { 16.0 } else { 5.5 };
+            cost.record(1, Duration::from_secs_f64(ms * 1e-3));
+            assert_eq!(cost.preferred(1024), 1, "after {turn} runs");
+        }
+    }
+
+    #[test]
+    fn a_cost_that_has_risen_is_learned() {
+        let mut cost = Cost::default();
+        for turn in 0..150 {
+            cost.record(1, Duration::from_millis(if turn < 50 { 5 } else { 40 }));
+        }
+        let expected = cost.expected(1).unwrap().as_secs_f64() * 1e3;
+        assert!((36.0..=40.0).contains(&expected), "{expected}");
     }
 
     #[test]
