@@ -8,20 +8,21 @@
 //! Each model is one whose first node is a
 //! `TreeEnsembleClassifier` or `TreeEnsembleRegressor` of single precision. Rows are drawn around
 //! the model's own thresholds, so that they spread over its leaves. The times are the least of
-//! several rounds; ONNX Runtime's hold what a session's run costs beside the operator.
+//! several rounds. Both engines are asked through their sessions, as a server asks them; the times
+//! of the layouts, each pinned, are those of the kernel alone.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use model::onnx::{AttributeProto, ModelProto, NodeProto};
-use ort::environment::Environment;
-use ort::session::Session;
-use ort::value::TensorRef;
-use prost::Message;
+use model::onnx::{AttributeProto, NodeProto};
+use model::{Program, Tensor};
 use runtime::kernels::Rows;
 use runtime::kernels::post::PostTransform;
 use runtime::kernels::trees::onnx::NodeArrays;
 use runtime::kernels::trees::{Aggregate, Classifier, Comparison, Ensemble, Layout, Regressor};
+use runtime::native::Native;
+use runtime::onnxruntime::{OnnxRuntime, Search};
+use runtime::{Engine, LoadOptions};
 
 const BATCHES: [usize; 3] = [1, 32, 1024];
 const ROUNDS: usize = 7;
@@ -38,21 +39,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let library = library.ok_or("name the library: --onnxruntime PATH")?;
-    let environment = ort::init_from(library)?.build()?;
+    let onnxruntime = OnnxRuntime::discover(&Search::only(library))?;
     for path in models {
-        compare(&environment, &path)?;
+        compare(&onnxruntime, &path)?;
     }
     Ok(())
 }
 
-/// Our side: a classifier or a regressor.
+/// The kernel alone: a classifier or a regressor.
 #[derive(Clone)]
-enum Own {
+enum Kernel {
     Classifier(Classifier<f32>),
     Regressor(Regressor<f32>),
 }
 
-impl Own {
+impl Kernel {
     fn run(&self, rows: &[f32], width: usize, classes: &mut [usize], scores: &mut [f32]) {
         let rows = Rows::new(rows, width).expect("whole rows");
         match self {
@@ -63,73 +64,71 @@ impl Own {
     }
 
     fn pinned(&self, layout: Layout) -> Self {
-        let mut own = self.clone();
-        match &mut own {
-            Self::Classifier(trees) => trees.trees_mut().pin(layout),
-            Self::Regressor(trees) => trees.trees_mut().pin(layout),
+        let mut kernel = self.clone();
+        match &mut kernel {
+            Self::Classifier(model) => model.trees.pin(layout),
+            Self::Regressor(model) => model.trees.pin(layout),
         }
-        own
+        kernel
     }
 
     fn describe(&self) -> String {
         match self {
-            Self::Classifier(trees) => trees.trees().describe(),
-            Self::Regressor(trees) => trees.trees().describe(),
+            Self::Classifier(model) => model.trees.describe(),
+            Self::Regressor(model) => model.trees.describe(),
         }
     }
 }
 
-fn compare(environment: &Environment, path: &str) -> Result<(), Box<dyn Error>> {
-    let bytes = std::fs::read(path)?;
-    let file = ModelProto::decode(&bytes[..])?;
-    let node = file.graph.as_ref().and_then(|graph| graph.node.first()).ok_or("no node")?;
+fn compare(onnxruntime: &OnnxRuntime, path: &str) -> Result<(), Box<dyn Error>> {
+    let package = import::open(path.as_ref())?;
+    let Program::Onnx(model) = &package.program;
+    let node = model.graph.as_ref().and_then(|graph| graph.node.first()).ok_or("no node")?;
     let (ensemble, base, post) = read(node)?;
-    let own = match node.op_type.as_str() {
-        "TreeEnsembleClassifier" => Own::Classifier(Classifier::new(&ensemble, &base, post)?),
-        _ => Own::Regressor(Regressor::new(&ensemble, &base, post)?),
+    let kernel = match node.op_type.as_str() {
+        "TreeEnsembleClassifier" => Kernel::Classifier(Classifier::new(&ensemble, &base, post)?),
+        _ => Kernel::Regressor(Regressor::new(&ensemble, &base, post)?),
     };
-    let mut session = Session::builder(environment)?
-        .with_intra_threads(1)
-        .map_err(|error| error.to_string())?
-        .commit_from_memory(&bytes)?;
-    let input = session.inputs()[0].name().to_owned();
-    let output = session.outputs().last().ok_or("no output")?.name().to_owned();
-    let width = ensemble.branches.iter().map(|b| b.feature as usize + 1).max().unwrap_or(1);
+    let options = LoadOptions::default();
+    let ours = Native::default().load(&package, &options)?;
+    let theirs = onnxruntime.load(&package, &options)?;
     // A model says how many columns it has; the trees may not look at the last ones.
-    let width = session.inputs()[0]
-        .dtype()
-        .tensor_shape()
-        .and_then(|shape| shape.get(1).copied())
-        .and_then(|columns| usize::try_from(columns).ok())
-        .unwrap_or(width);
+    let columns = package.manifest.signature.inputs[0].extents().get(1).copied();
+    let used = ensemble.branches.iter().map(|b| b.feature as usize + 1).max().unwrap_or(1);
+    let width = columns.and_then(|columns| usize::try_from(columns).ok()).unwrap_or(used);
     let rows = draw_rows(&ensemble, width, 4096);
-    println!("{path}: {}", own.describe());
+    println!("{path}: {}", kernel.describe());
 
     for batch in BATCHES {
-        let targets = ensemble.targets;
-        let (mut classes, mut scores) = (vec![0; batch], vec![0.0f32; batch * targets]);
+        let batches: Vec<&[f32]> = rows.chunks_exact(batch * width).collect();
+        let tensors: Vec<Tensor> = batches
+            .iter()
+            .map(|rows| Tensor::new(vec![batch, width], rows.to_vec()))
+            .collect::<Result<_, _>>()?;
         let mut difference = 0.0f32;
-        for rows in rows.chunks_exact(batch * width) {
-            own.run(rows, width, &mut classes, &mut scores);
-            let tensor = TensorRef::from_array_view(([batch, width], rows))?;
-            let answer = session.run(ort::inputs![input.as_str() => tensor])?;
-            let (_, wanted) = answer[output.as_str()].try_extract_tensor::<f32>()?;
-            for (own, wanted) in scores.iter().zip(wanted) {
+        for tensor in &tensors {
+            let (own, wanted) = (ours.run(&[Some(tensor)])?, theirs.run(&[Some(tensor)])?);
+            let scores = |outputs: &[Tensor]| -> Option<Vec<f32>> {
+                Some(outputs.last()?.as_slice::<f32>()?.to_vec())
+            };
+            let own = scores(&own).ok_or("no scores")?;
+            for (own, wanted) in own.iter().zip(scores(&wanted).ok_or("no scores")?) {
                 difference = difference.max((own - wanted).abs() / wanted.abs().max(1.0));
             }
         }
         let layouts = [Layout::Plain, Layout::Descent, Layout::LeafBits];
-        let pinned = layouts.map(|layout| own.pinned(layout));
+        let pinned = layouts.map(|layout| kernel.pinned(layout));
+        let (mut classes, mut scores) = (vec![0; batch], vec![0.0f32; batch * ensemble.targets]);
         let mut times = [f64::MAX; 5];
         for _ in 0..ROUNDS {
-            times[0] = times[0].min(measure(&rows, batch * width, |rows| {
-                let tensor = TensorRef::from_array_view(([batch, width], rows)).expect("a tensor");
-                session.run(ort::inputs![input.as_str() => tensor]).expect("an answer");
-            }));
-            let own = std::iter::once(&own).chain(&pinned);
-            for (time, own) in times[1..].iter_mut().zip(own) {
-                *time = time.min(measure(&rows, batch * width, |rows| {
-                    own.run(rows, width, &mut classes, &mut scores);
+            for (time, session) in times.iter_mut().zip([&theirs, &ours]) {
+                *time = time.min(measure(&tensors, |tensor| {
+                    session.run(&[Some(tensor)]).expect("an answer");
+                }));
+            }
+            for (time, kernel) in times[2..].iter_mut().zip(&pinned) {
+                *time = time.min(measure(&batches, |rows| {
+                    kernel.run(rows, width, &mut classes, &mut scores);
                 }));
             }
         }
@@ -151,13 +150,13 @@ fn compare(environment: &Environment, path: &str) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-/// Seconds a call, going through the rows batch by batch.
-fn measure(rows: &[f32], size: usize, mut call: impl FnMut(&[f32])) -> f64 {
+/// Seconds a call, going through the batches.
+fn measure<B>(batches: &[B], mut call: impl FnMut(&B)) -> f64 {
     let start = Instant::now();
     let mut calls = 0;
     while start.elapsed() < ROUND {
-        for rows in rows.chunks_exact(size).take(64) {
-            call(rows);
+        for batch in batches.iter().take(64) {
+            call(batch);
             calls += 1;
         }
     }

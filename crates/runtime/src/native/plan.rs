@@ -275,3 +275,22 @@ impl Refusals {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ranks are not declared inside a transformer; where they could not be inferred, its products
+    /// would be left to the slow way.
+    #[test]
+    fn all_products_of_a_transformer_go_to_rten() {
+        let bytes = include_bytes!("../../tests/golden/native/network_transformer.onnx");
+        let package = import::onnx(bytes.to_vec().into()).unwrap();
+        let model::Program::Onnx(model) = &package.program;
+        let graph = Graph::new(model, &package.manifest.signature).unwrap();
+        let steps = plan(&graph, &Options { threads: 1, prefer_rten: false }).unwrap();
+        assert_eq!(steps.len(), 1);
+        let Step::Segment(segment) = &steps[0] else { panic!("expected a segment") };
+        assert_eq!(segment.nodes.len(), graph.nodes.len());
+    }
+}

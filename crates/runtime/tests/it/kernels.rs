@@ -199,7 +199,7 @@ impl Case {
             _ => return None,
         };
         let regressor = regressor.expect("trees");
-        let mut scores = vec![0.0f64; rows.count() * regressor.trees().targets()];
+        let mut scores = vec![0.0f64; rows.count() * regressor.trees.targets()];
         regressor.run(rows, 1, &mut scores).expect("answers");
         Some((Vec::new(), scores))
     }

@@ -9,7 +9,8 @@ use crate::Error;
 /// Trees that predict one number or several for each row.
 #[derive(Clone, Debug)]
 pub struct Regressor<T: Real> {
-    trees: Trees<T>,
+    /// The trees. How they are run may be changed; the answers stay the same.
+    pub trees: Trees<T>,
     base_values: Vec<T>,
     post: PostTransform,
 }
@@ -26,16 +27,6 @@ impl<T: Real> Regressor<T> {
         }
         let base_values = base.iter().map(|value| T::from_f64(*value)).collect();
         Ok(Self { trees: Trees::compile(ensemble)?, base_values, post })
-    }
-
-    /// The trees.
-    pub fn trees(&self) -> &Trees<T> {
-        &self.trees
-    }
-
-    /// The trees, to change how they are run.
-    pub fn trees_mut(&mut self) -> &mut Trees<T> {
-        &mut self.trees
     }
 
     /// Writes `rows × targets` predictions, on at most `threads` threads.
@@ -70,7 +61,8 @@ impl<T: Real> Regressor<T> {
 /// Trees that predict a class, and a score for each class.
 #[derive(Clone, Debug)]
 pub struct Classifier<T: Real> {
-    trees: Trees<T>,
+    /// The trees. How they are run may be changed; the answers stay the same.
+    pub trees: Trees<T>,
     base_values: Vec<T>,
     post: PostTransform,
     /// Two classes, and all weights belong to only one of them.
@@ -107,16 +99,6 @@ impl<T: Real> Classifier<T> {
             // A NaN counts as positive, as it does in ONNX Runtime.
             all_positive: !ensemble.weights.iter().any(|weight| weight.value < 0.0),
         })
-    }
-
-    /// The trees.
-    pub fn trees(&self) -> &Trees<T> {
-        &self.trees
-    }
-
-    /// The trees, to change how they are run.
-    pub fn trees_mut(&mut self) -> &mut Trees<T> {
-        &mut self.trees
     }
 
     /// Writes a class (an index into the labels) for each row, and `rows × classes` scores, on at

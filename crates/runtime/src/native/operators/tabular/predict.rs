@@ -6,6 +6,7 @@ use super::super::shape::tensor;
 use super::super::{Argument, Arguments, Built, Context, Operator};
 use super::{Labels, post_transform, rows, singles};
 use crate::Error;
+use crate::kernels::Rows;
 use crate::kernels::linear::{LinearClassifier, LinearModel, LinearRegressor};
 use crate::kernels::post::{PostTransform, logistic};
 use crate::kernels::svm::{Kernel, SvmClasses, SvmClassifier, SvmModel, SvmRegressor};
@@ -24,20 +25,29 @@ pub(super) fn linear_regressor(context: &Context<'_>) -> Built {
     attributes.only(&["coefficients", "intercepts", "post_transform", "targets"])?;
     let targets = usize::try_from(attributes.int_or("targets", 1)?)
         .map_err(|_| Error::invalid("a negative number of targets"))?;
-    Ok(Box::new(Linear(LinearRegressor::new(linear_model(context, targets)?)?)))
+    let model = LinearRegressor::new(linear_model(context, targets)?)?;
+    let run = move |rows: Rows<'_, f32>, predictions: &mut [f32]| model.run(rows, predictions);
+    Ok(Box::new(Regress { targets, run }))
 }
 
-struct Linear(LinearRegressor);
+/// What regressors have in common: how many predictions a row gets.
+struct Regress<F> {
+    targets: usize,
+    run: F,
+}
 
-impl Operator for Linear {
+impl<F> Operator for Regress<F>
+where
+    F: Fn(Rows<'_, f32>, &mut [f32]) -> Result<(), Error> + Send + Sync,
+{
     fn run(&self, mut inputs: Vec<Option<Argument<'_>>>) -> Result<Vec<Tensor>, Error> {
         let inputs = Arguments(&mut inputs);
         let input = inputs.required(0)?;
         let values = singles(input)?;
         let rows = rows(input, &values)?;
-        let mut predictions = vec![0.0; rows.count() * self.0.targets()];
-        self.0.run(rows, &mut predictions)?;
-        Ok(vec![tensor(vec![rows.count(), self.0.targets()], predictions)?])
+        let mut predictions = vec![0.0; rows.count() * self.targets];
+        (self.run)(rows, &mut predictions)?;
+        Ok(vec![tensor(vec![rows.count(), self.targets], predictions)?])
     }
 }
 
@@ -50,9 +60,7 @@ struct Classify<F> {
 
 impl<F> Operator for Classify<F>
 where
-    F: Fn(crate::kernels::Rows<'_, f32>, &mut [usize], &mut [f32]) -> Result<(), Error>
-        + Send
-        + Sync,
+    F: Fn(Rows<'_, f32>, &mut [usize], &mut [f32]) -> Result<(), Error> + Send + Sync,
 {
     fn run(&self, mut inputs: Vec<Option<Argument<'_>>>) -> Result<Vec<Tensor>, Error> {
         let inputs = Arguments(&mut inputs);
@@ -91,9 +99,7 @@ pub(super) fn linear_classifier(context: &Context<'_>) -> Built {
     Ok(Box::new(Classify {
         labels,
         scores,
-        run: move |rows: crate::kernels::Rows<'_, f32>,
-                   classes: &mut [usize],
-                   scores: &mut [f32]| {
+        run: move |rows: Rows<'_, f32>, classes: &mut [usize], scores: &mut [f32]| {
             model.run(rows, classes, scores)?;
             if both_ways {
                 for pair in scores.as_chunks_mut::<2>().0 {
@@ -134,21 +140,9 @@ pub(super) fn svm_regressor(context: &Context<'_>) -> Built {
     let vectors = usize::try_from(attributes.int_or("n_supports", 0)?)
         .map_err(|_| Error::invalid("a negative number of support vectors"))?;
     let one_class = attributes.flag("one_class", false)?;
-    Ok(Box::new(Svm(SvmRegressor::new(svm_model(context)?, vectors, one_class)?)))
-}
-
-struct Svm(SvmRegressor);
-
-impl Operator for Svm {
-    fn run(&self, mut inputs: Vec<Option<Argument<'_>>>) -> Result<Vec<Tensor>, Error> {
-        let inputs = Arguments(&mut inputs);
-        let input = inputs.required(0)?;
-        let values = singles(input)?;
-        let rows = rows(input, &values)?;
-        let mut predictions = vec![0.0; rows.count()];
-        self.0.run(rows, &mut predictions)?;
-        Ok(vec![tensor(vec![rows.count(), 1], predictions)?])
-    }
+    let model = SvmRegressor::new(svm_model(context)?, vectors, one_class)?;
+    let run = move |rows: Rows<'_, f32>, predictions: &mut [f32]| model.run(rows, predictions);
+    Ok(Box::new(Regress { targets: 1, run }))
 }
 
 pub(super) fn svm_classifier(context: &Context<'_>) -> Built {
@@ -183,8 +177,8 @@ pub(super) fn svm_classifier(context: &Context<'_>) -> Built {
     Ok(Box::new(Classify {
         labels,
         scores,
-        run: move |rows: crate::kernels::Rows<'_, f32>,
-                   classes: &mut [usize],
-                   scores: &mut [f32]| model.run(rows, classes, scores),
+        run: move |rows: Rows<'_, f32>, classes: &mut [usize], scores: &mut [f32]| {
+            model.run(rows, classes, scores)
+        },
     }))
 }

@@ -272,7 +272,7 @@ impl Operator for Predict {
             PredictIn::Single(trees) => {
                 let values = singles(input)?;
                 let rows = rows(input, &values)?;
-                let shape = shape(rows.count(), trees.trees().targets())?;
+                let shape = shape(rows.count(), trees.trees.targets())?;
                 let mut out = vec![0f32; shape[0] * shape[1]];
                 trees.run(rows, self.threads, &mut out)?;
                 tensor(shape, out)?
@@ -280,7 +280,7 @@ impl Operator for Predict {
             PredictIn::DoubleToSingle(trees) => {
                 let values = doubles(input)?;
                 let rows = rows(input, &values)?;
-                let shape = shape(rows.count(), trees.trees().targets())?;
+                let shape = shape(rows.count(), trees.trees.targets())?;
                 let mut out = vec![0f32; shape[0] * shape[1]];
                 trees.run(rows, self.threads, &mut out)?;
                 tensor(shape, out)?
@@ -288,7 +288,7 @@ impl Operator for Predict {
             PredictIn::Double(trees) => {
                 let values = doubles(input)?;
                 let rows = rows(input, &values)?;
-                let shape = shape(rows.count(), trees.trees().targets())?;
+                let shape = shape(rows.count(), trees.trees.targets())?;
                 let mut out = vec![0f64; shape[0] * shape[1]];
                 trees.run(rows, self.threads, &mut out)?;
                 tensor(shape, out)?
