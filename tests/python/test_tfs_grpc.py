@@ -101,17 +101,17 @@ class TensorFlowServing(unittest.TestCase):
 
         predict, a = self.predictions.Predict, np.ones((1, 2), np.float32)
         refused = self.refused
-        refused("NOT_FOUND", "unknown model: 'nobody'", predict, self.predict("nobody", a=a))
+        refused("NOT_FOUND", "Servable not found for request: Latest(nobody)", predict, self.predict("nobody", a=a))
         refused("INVALID_ARGUMENT", "names no model", predict, self.predict("", a=a))
         refused("INVALID_ARGUMENT", '"b"', predict, self.predict("add", a=a))
         integers = self.predict("add", a=a.astype(np.int32), b=a)
         refused("INVALID_ARGUMENT", 'input "a"', predict, integers)
         other = self.predict("add", a=a, b=a)
         other.model_spec.signature_name = "other"
-        refused("INVALID_ARGUMENT", 'signature "other"', predict, other)
+        refused("INVALID_ARGUMENT", 'signature name: "other" not found', predict, other)
         version = self.predict("add", a=a, b=a)
         version.model_spec.version.value = 7
-        refused("NOT_FOUND", "version 7", predict, version)
+        refused("NOT_FOUND", "Specific(add, 7)", predict, version)
         output = self.predict("add", a=a, b=a)
         output.output_filter.append("nothing")
         refused("INVALID_ARGUMENT", '"nothing"', predict, output)
