@@ -16,18 +16,43 @@ use crate::support::Answer;
 /// What came of a request, in words that do not depend on how it was sent.
 type Outcome = String;
 
-/// What a scenario expects of every form, and of those that differ for a reason.
-struct Expected<Form> {
-    all: String,
-    but: Vec<(Form, String)>,
+/// A request and what comes of it.
+struct Scenario<Sketch, Form> {
+    name: &'static str,
+    sketch: Sketch,
+    /// What every form gets.
+    all: Outcome,
+    /// What some forms get instead, because they say the request itself otherwise.
+    but: Vec<(Form, Outcome)>,
 }
 
-impl<Form: PartialEq> Expected<Form> {
-    fn of(&self, form: &Form) -> &str {
+fn scenario<Sketch, Form>(
+    name: &'static str,
+    sketch: Sketch,
+    all: impl Into<Outcome>,
+) -> Scenario<Sketch, Form> {
+    Scenario { name, sketch, all: all.into(), but: Vec::new() }
+}
+
+impl<Sketch, Form: Copy + PartialEq> Scenario<Sketch, Form> {
+    fn but(mut self, forms: &[Form], expected: impl Into<Outcome>) -> Self {
+        let expected = expected.into();
+        self.but.extend(forms.iter().map(|form| (*form, expected.clone())));
+        self
+    }
+
+    fn expected(&self, form: &Form) -> &str {
         let own = self.but.iter().find(|(other, _)| other == form);
         own.map_or(&self.all, |(_, expected)| expected)
     }
 }
+
+fn invalid(message: &str) -> Outcome {
+    format!("INVALID_ARGUMENT: {message}")
+}
+
+/// What the outcome of a message in a stream starts with.
+const STREAM: &str = "STREAM ";
 
 /// Collects what did not come as expected.
 #[derive(Default)]
@@ -35,6 +60,15 @@ struct Differences(Vec<String>);
 
 impl Differences {
     fn compare(&mut self, name: &str, form: impl std::fmt::Debug, seen: &str, expected: &str) {
+        // A message of a stream has neither a code nor metadata.
+        if let Some(seen) = seen.strip_prefix(STREAM) {
+            let start = if expected.starts_with("version ") { "; " } else { ": " };
+            let expected = expected.split_once(start).unwrap().1;
+            if seen != expected {
+                self.0.push(format!("{name}, {form:?}:\n  expected {expected}\n  got      {seen}"));
+            }
+            return;
+        }
         // HTTP has one status for two codes.
         let is_rest = seen.starts_with("HTTP ");
         let seen = seen.trim_start_matches("HTTP ");

@@ -3,27 +3,10 @@
 use serde_json::{Value, json};
 
 use super::tfs_forms::{FORMS, Form, Question, Sketch, Version};
-use super::{Differences, Expected};
+use super::{Differences, invalid, scenario};
 use crate::support;
 
-struct Scenario {
-    name: &'static str,
-    sketch: Sketch,
-    expected: Expected<Form>,
-}
-
-fn scenario(name: &'static str, sketch: Sketch, all: impl Into<String>) -> Scenario {
-    Scenario { name, sketch, expected: Expected { all: all.into(), but: Vec::new() } }
-}
-
-impl Scenario {
-    /// What one form says instead, because it says the request itself otherwise.
-    fn but(mut self, forms: &[Form], expected: impl Into<String>) -> Self {
-        let expected = expected.into();
-        self.expected.but.extend(forms.iter().map(|form| (*form, expected.clone())));
-        self
-    }
-}
+type Scenario = super::Scenario<Sketch, Form>;
 
 fn predict(model: &'static str, inputs: &[(&'static str, Value)]) -> Sketch {
     Sketch::new(model, Question::Predict(inputs.to_vec()))
@@ -39,10 +22,6 @@ fn regress(model: &'static str, examples: &[Value]) -> Sketch {
 
 fn add() -> Sketch {
     predict("add", &[("a", json!([[1.0, 2.0]])), ("b", json!([[3.0, 4.0]]))])
-}
-
-fn invalid(message: &str) -> String {
-    format!("INVALID_ARGUMENT: {message}")
 }
 
 const SUM: &str = "version 1, 1 rows; [[4.0,6.0]]";
@@ -222,10 +201,10 @@ async fn rest_and_grpc_agree_on_what_they_answer() {
     let mut differences = Differences::default();
     let mut table = predictions();
     table.extend(examples());
-    for Scenario { name, sketch, expected } in table {
+    for scenario in table {
         for form in FORMS {
-            let seen = sketch.send(form, &server, &mut grpc).await;
-            differences.compare(name, form, &seen, expected.of(&form));
+            let seen = scenario.sketch.send(form, &server, &mut grpc).await;
+            differences.compare(scenario.name, form, &seen, scenario.expected(&form));
         }
     }
     differences.none();

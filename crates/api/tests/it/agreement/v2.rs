@@ -3,29 +3,12 @@
 use serde_json::json;
 
 use super::v2_forms::{FORMS, Form, Input, Parameter, Sketch, Values, floats, input};
-use super::{Differences, Expected};
+use super::{Differences, invalid, scenario};
 use crate::support;
 
-struct Scenario {
-    name: &'static str,
-    sketch: Sketch,
-    expected: Expected<Form>,
-}
+type Scenario = super::Scenario<Sketch, Form>;
 
-fn scenario(name: &'static str, sketch: Sketch, all: impl Into<String>) -> Scenario {
-    Scenario { name, sketch, expected: Expected { all: all.into(), but: Vec::new() } }
-}
-
-impl Scenario {
-    /// What one form says instead, because it says the request itself otherwise.
-    fn but(mut self, forms: &[Form], expected: impl Into<String>) -> Self {
-        let expected = expected.into();
-        self.expected.but.extend(forms.iter().map(|form| (*form, expected.clone())));
-        self
-    }
-}
-
-const BYTES: [Form; 2] = [Form::Binary, Form::Raw];
+const BYTES: [Form; 3] = [Form::Binary, Form::Raw, Form::Stream];
 
 fn add(inputs: Vec<Input>) -> Sketch {
     Sketch { model: "add", inputs, ..Default::default() }
@@ -147,10 +130,6 @@ fn good() -> Vec<Scenario> {
     ]
 }
 
-fn invalid(message: &str) -> String {
-    format!("INVALID_ARGUMENT: {message}")
-}
-
 /// Inputs that do not fit together or the model.
 fn wrong_inputs() -> Vec<Scenario> {
     let takes = "the model takes \"a\" FP32 [-1, 2], \"b\" FP32 [-1, 2]";
@@ -251,7 +230,10 @@ fn wrong_inputs() -> Vec<Scenario> {
             invalid("input \"a\": it has neither \"data\" nor the parameter \"binary_data_size\""),
         )
         .but(&[Form::Typed], invalid("input \"a\": shape [1, 2] needs 2 elements, got 0"))
-        .but(&[Form::Raw], invalid("input \"a\": shape [1, 2] FP32 needs 8 bytes, got 0")),
+        .but(
+            &[Form::Raw, Form::Stream],
+            invalid("input \"a\": shape [1, 2] FP32 needs 8 bytes, got 0"),
+        ),
         scenario(
             "out of range",
             add(vec![floats("a", &[1, 2], &[1e39, 2.0]), b()]),
@@ -428,10 +410,10 @@ async fn rest_and_grpc_agree_in_every_form() {
     table.extend(wrong_inputs());
     table.extend(wrong_shapes());
     table.extend(wrong_names_and_parameters());
-    for Scenario { name, sketch, expected } in table {
+    for scenario in table {
         for form in FORMS {
-            let seen = sketch.send(form, &server, &mut grpc).await;
-            differences.compare(name, form, &seen, expected.of(&form));
+            let seen = scenario.sketch.send(form, &server, &mut grpc).await;
+            differences.compare(scenario.name, form, &seen, scenario.expected(&form));
         }
     }
     differences.none();

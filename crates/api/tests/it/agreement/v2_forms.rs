@@ -1,4 +1,4 @@
-//! A request of the Open Inference Protocol, and the four ways to send it.
+//! A request of the Open Inference Protocol, and the five ways to send it.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use serde_json::{Value, json};
 use tonic::metadata::MetadataValue;
 
-use super::{Outcome, grpc_metadata, grpc_refusal, rest_metadata, rest_refusal};
+use super::{Outcome, STREAM, grpc_metadata, grpc_refusal, rest_metadata, rest_refusal};
 use crate::support::{Grpc, Server};
 
 /// How a request is sent, and its answer had.
@@ -24,9 +24,12 @@ pub(super) enum Form {
     Typed,
     /// gRPC with raw contents.
     Raw,
+    /// The same in a stream.
+    Stream,
 }
 
-pub(super) const FORMS: [Form; 4] = [Form::Json, Form::Binary, Form::Typed, Form::Raw];
+pub(super) const FORMS: [Form; 5] =
+    [Form::Json, Form::Binary, Form::Typed, Form::Raw, Form::Stream];
 
 /// A request as its sender thinks of it.
 #[derive(Clone, Debug, Default)]
@@ -176,6 +179,7 @@ impl Sketch {
         match form {
             Form::Json | Form::Binary => self.send_rest(form, server).await,
             Form::Typed | Form::Raw => self.send_grpc(form, grpc).await,
+            Form::Stream => self.send_in_stream(grpc).await,
         }
     }
 
@@ -217,8 +221,8 @@ impl Sketch {
         let split = split.map_or(answer.body.len(), |length| length.parse().unwrap());
         let json: Value = serde_json::from_slice(&answer.body[..split]).unwrap();
         let mut blobs = Bytes::copy_from_slice(&answer.body[split..]);
-        let mut text = rest_metadata(&answer);
-        head(&mut text, &json["model_name"], &json["model_version"], &json["id"]);
+        let head = head(&json["model_name"], &json["model_version"], &json["id"]);
+        let mut text = format!("{}; {head}", rest_metadata(&answer));
         for output in json["outputs"].as_array().unwrap() {
             let datatype = output["datatype"].as_str().unwrap();
             let values = match output["parameters"]["binary_data_size"].as_u64() {
@@ -233,6 +237,32 @@ impl Sketch {
     }
 
     async fn send_grpc(&self, form: Form, grpc: &mut Grpc) -> Outcome {
+        match grpc.inference().model_infer(self.timed(self.message(form))).await {
+            Ok(response) => {
+                let metadata = grpc_metadata(response.metadata());
+                format!("{metadata}; {}", said(response.into_inner()))
+            }
+            Err(status) => grpc_refusal(&status),
+        }
+    }
+
+    async fn send_in_stream(&self, grpc: &mut Grpc) -> Outcome {
+        let requests = tokio_stream::iter([self.message(Form::Raw)]);
+        let answers = grpc.inference().model_stream_infer(self.timed(requests)).await;
+        let mut answers = answers.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap();
+        assert_eq!(answers.message().await.unwrap(), None);
+        let response = answer.infer_response.unwrap();
+        match &*answer.error_message {
+            "" => format!("{STREAM}{}", said(response)),
+            message => {
+                assert_eq!(response.id, self.id.unwrap_or_default());
+                format!("{STREAM}{message}")
+            }
+        }
+    }
+
+    fn message(&self, form: Form) -> pb::ModelInferRequest {
         let input = |input: &Input| InferInputTensor {
             name: input.name.clone(),
             datatype: input.datatype.into(),
@@ -245,44 +275,44 @@ impl Sketch {
             parameters: messages(parameters),
         };
         let raw = || self.inputs.iter().map(|input| input.bytes().into()).collect();
-        let message = pb::ModelInferRequest {
+        pb::ModelInferRequest {
             model_name: self.model.into(),
             model_version: self.version.unwrap_or_default().into(),
             id: self.id.unwrap_or_default().into(),
             parameters: messages(&self.parameters),
             inputs: self.inputs.iter().map(input).collect(),
             outputs: self.outputs.iter().map(output).collect(),
-            raw_input_contents: if form == Form::Raw { raw() } else { Vec::new() },
-        };
+            raw_input_contents: if form == Form::Typed { Vec::new() } else { raw() },
+        }
+    }
+
+    fn timed<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         if let Some(milliseconds) = self.timeout {
             let value = MetadataValue::try_from(format!("{milliseconds}m")).unwrap();
             request.metadata_mut().insert("grpc-timeout", value);
         }
-        let response = match grpc.inference().model_infer(request).await {
-            Ok(response) => response,
-            Err(status) => return grpc_refusal(&status),
-        };
-        let mut text = grpc_metadata(response.metadata());
-        let answer = response.into_inner();
-        let id = if answer.id.is_empty() { Value::Null } else { json!(answer.id) };
-        head(&mut text, &json!(answer.model_name), &json!(answer.model_version), &id);
-        assert_eq!(answer.outputs.len(), answer.raw_output_contents.len());
-        for (output, raw) in answer.outputs.iter().zip(answer.raw_output_contents) {
-            let values = from_bytes(&output.datatype, raw).join(" ");
-            let shape = json!(output.shape);
-            write!(text, "; {} {} {shape} {values}", output.name, output.datatype).unwrap();
-        }
-        text
+        request
     }
 }
 
-fn head(text: &mut String, name: &Value, version: &Value, id: &Value) {
-    let (name, version) = (name.as_str().unwrap(), version.as_str().unwrap());
-    write!(text, "; {name} {version}").unwrap();
-    if let Some(id) = id.as_str() {
-        write!(text, " id {id}").unwrap();
+/// A gRPC answer in words.
+fn said(answer: pb::ModelInferResponse) -> String {
+    let id = if answer.id.is_empty() { Value::Null } else { json!(answer.id) };
+    let mut text = head(&json!(answer.model_name), &json!(answer.model_version), &id);
+    assert_eq!(answer.outputs.len(), answer.raw_output_contents.len());
+    for (output, raw) in answer.outputs.iter().zip(answer.raw_output_contents) {
+        let values = from_bytes(&output.datatype, raw).join(" ");
+        let shape = json!(output.shape);
+        write!(text, "; {} {} {shape} {values}", output.name, output.datatype).unwrap();
     }
+    text
+}
+
+fn head(name: &Value, version: &Value, id: &Value) -> String {
+    let (name, version) = (name.as_str().unwrap(), version.as_str().unwrap());
+    let id = id.as_str().map_or(String::new(), |id| format!(" id {id}"));
+    format!("{name} {version}{id}")
 }
 
 fn from_bytes(datatype: &str, mut bytes: Bytes) -> Vec<String> {
