@@ -201,8 +201,14 @@ def measure(options, folder):
                         found["first_answer_ms"] = first * 1e3
                         results.setdefault(f"{case}/{connections}/{kind}", []).append(found)
                         print(f"round {number + 1}: {case} {connections} {kind}", file=sys.stderr)
-    middle = lambda rounds: {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-    return {key: middle(rounds) for key, rounds in results.items()}
+    return {key: summed_up(rounds) for key, rounds in results.items()}
+
+
+def summed_up(rounds):
+    """Each number's median over the rounds, and its smallest and largest value."""
+    found = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+    found["spread"] = {key: [min(r[key] for r in rounds), max(r[key] for r in rounds)] for key in rounds[0]}
+    return found
 
 
 def table(results, floors, options):
