@@ -4,7 +4,7 @@
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{bench, completions, engines, infer, inspect, logging, serve};
+use crate::{bench, completions, engines, infer, inspect, logging, registry, serve};
 
 /// From a trained model to production.
 #[derive(Debug, Parser)]
@@ -45,6 +45,34 @@ pub enum Verb {
     Infer(infer::Args),
     /// Load a running server and measure how it does
     Bench(bench::Args),
+    /// Put a model into the registry, as the next version of its name
+    Push(registry::Push),
+    /// Copy a version's files out of the registry
+    Pull(registry::Pull),
+    /// List the models of the registry
+    Models(registry::Models),
+    /// List the versions of a model
+    Versions(registry::Versions),
+    /// Show everything that is known of a version
+    Show(registry::Show),
+    /// Say what is different between two versions
+    Diff(registry::Diff),
+    /// Make an alias name another version: promote, or roll back
+    Alias(registry::Alias),
+    /// Put a version aside without deleting it
+    Archive(registry::OnVersion),
+    /// Make an archived or deleted version active again
+    Restore(registry::OnVersion),
+    /// Delete a version; it can be restored for a week
+    Delete(registry::OnVersion),
+    /// Say what happened to a model, by whom and why
+    History(registry::History),
+    /// Say which version had which share of the traffic at a time
+    At(registry::At),
+    /// Remove what was deleted long enough ago
+    Collect(registry::Collect),
+    /// Check that everything in the registry fits together
+    Check(registry::Check),
     /// Print a shell's completion script
     Completions(completions::Args),
 }

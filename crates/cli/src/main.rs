@@ -19,6 +19,7 @@ mod inspect;
 mod library;
 mod logging;
 mod oip;
+mod registry;
 mod serve;
 mod table;
 mod units;
@@ -41,6 +42,20 @@ fn main() -> ExitCode {
         Verb::Engines(args) => engines::run(args),
         Verb::Infer(args) => infer::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Push(args) => registry::push(args),
+        Verb::Pull(args) => registry::pull(args),
+        Verb::Models(args) => registry::models(args),
+        Verb::Versions(args) => registry::versions(args),
+        Verb::Show(args) => registry::show(args),
+        Verb::Diff(args) => registry::diff(args),
+        Verb::Alias(args) => registry::alias(args),
+        Verb::Archive(args) => registry::archive(args),
+        Verb::Restore(args) => registry::restore(args),
+        Verb::Delete(args) => registry::delete(args),
+        Verb::History(args) => registry::history(args),
+        Verb::At(args) => registry::at(args),
+        Verb::Collect(args) => registry::collect(args),
+        Verb::Check(args) => registry::check(args),
         Verb::Completions(args) => completions::run(args),
     };
     match result {

@@ -63,6 +63,9 @@ pub struct Package {
     /// Where the main file was read from, if it was a file. Engines need it only to resolve
     /// external data, which `import` has checked to stay inside this file's folder.
     pub path: Option<PathBuf>,
+    /// The files of external data that were read, as the model calls them: paths in the folder of
+    /// its own file, with `/`.
+    pub external: Vec<String>,
 }
 
 /// The checked program of a package, by format.

@@ -77,6 +77,7 @@ pub fn package() -> Package {
         program: Program::Onnx(Default::default()),
         bytes: Default::default(),
         path: None,
+        external: Vec::new(),
     }
 }
 

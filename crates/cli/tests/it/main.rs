@@ -3,6 +3,7 @@
 
 mod binary;
 mod client;
+mod registry;
 mod server;
 mod tidy;
 mod verbs;

@@ -11,7 +11,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("runtime", &["model"]),
     ("serving", &["model", "runtime"]),
     ("api", &["model", "serving"]),
-    ("cli", &["api", "import", "model", "runtime", "serving"]),
+    ("cli", &["api", "import", "model", "registry", "runtime", "serving"]),
     ("testkit", &["model", "runtime", "serving"]),
 ];
 

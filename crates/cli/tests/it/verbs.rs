@@ -2,7 +2,28 @@
 
 use crate::binary::{modelyard, modelyard_with};
 
-const VERBS: [&str; 6] = ["serve", "inspect", "engines", "infer", "bench", "completions"];
+const VERBS: [&str; 20] = [
+    "serve",
+    "inspect",
+    "engines",
+    "infer",
+    "bench",
+    "completions",
+    "push",
+    "pull",
+    "models",
+    "versions",
+    "show",
+    "diff",
+    "alias",
+    "archive",
+    "restore",
+    "delete",
+    "history",
+    "at",
+    "collect",
+    "check",
+];
 
 #[test]
 fn every_verb_has_help_with_examples() {

@@ -70,6 +70,7 @@ pub fn package(bytes: Bytes, file: Option<&Path>) -> Result<Package, Error> {
         program: Program::Onnx(Arc::new(model)),
         bytes: program_bytes,
         path: file.map(Path::to_owned),
+        external: external.files().keys().cloned().collect(),
     })
 }
 

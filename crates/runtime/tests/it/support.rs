@@ -31,7 +31,7 @@ pub fn package(bytes: impl Into<Bytes>) -> Package {
         notes: Vec::new(),
     };
     let program = Program::Onnx(Arc::new(proto));
-    Package { manifest: Arc::new(manifest), program, bytes, path: None }
+    Package { manifest: Arc::new(manifest), program, bytes, path: None, external: Vec::new() }
 }
 
 fn spec(value: &ValueInfoProto) -> TensorSpec {

@@ -1,0 +1,51 @@
+//! The verbs on a registry of models.
+
+mod change;
+mod compare;
+mod list;
+mod place;
+mod pull;
+mod push;
+
+pub use change::{Alias, Collect, OnVersion, alias, archive, collect, delete, restore};
+pub use compare::{Diff, diff};
+pub use list::{
+    At, Check, History, Models, Show, Versions, at, check, history, models, show, versions,
+};
+pub use pull::{Pull, pull};
+pub use push::{Push, push};
+
+use ::registry::Reference;
+
+use crate::Failure;
+
+/// What the registry says, as this program says it.
+trait OrFailure<T> {
+    fn or_failure(self) -> Result<T, Failure>;
+}
+
+impl<T> OrFailure<T> for ::registry::Result<T> {
+    fn or_failure(self) -> Result<T, Failure> {
+        self.map_err(|error| match error.code() {
+            // Names and numbers come from the command line here, not from a model.
+            model::ErrorCode::InvalidArgument => Failure::usage(error),
+            _ => Failure::new(error),
+        })
+    }
+}
+
+/// Reads `MODEL:NUMBER`, `MODEL@ALIAS` or `MODEL`, for clap.
+fn reference(text: &str) -> Result<Reference, String> {
+    text.parse().map_err(|error: ::registry::Error| error.to_string())
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// A time to the second.
+fn shown(time: jiff::Timestamp) -> String {
+    format!("{time:.0}")
+}

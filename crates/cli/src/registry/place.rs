@@ -1,0 +1,89 @@
+//! Which registry is meant, and who asks.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+
+use ::registry::{By, Clock, Location, Registry};
+
+use super::OrFailure;
+use crate::Failure;
+
+/// Where the registry is.
+#[derive(Debug, clap::Args)]
+pub struct Place {
+    /// Folder, or s3://BUCKET/PREFIX, gs://…, az://… [default: modelyard in the user's data folder]
+    #[arg(long, env = "MODELYARD_REGISTRY", value_name = "FOLDER|URL", help_heading = "Registry")]
+    registry: Option<String>,
+    /// postgres:// URL or SQLite file [default: registry.db in the folder]
+    #[arg(
+        long,
+        env = "MODELYARD_DATABASE",
+        value_name = "URL|FILE",
+        hide_env_values = true,
+        help_heading = "Registry"
+    )]
+    database: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Who changes something, and why.
+#[derive(Debug, clap::Args)]
+pub struct Author {
+    /// Who makes the change [default: the user's name]
+    #[arg(long, env = "MODELYARD_BY", value_name = "NAME", help_heading = "History")]
+    by: Option<String>,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT", help_heading = "History")]
+    reason: Option<String>,
+}
+
+impl Author {
+    pub fn by(&self) -> By {
+        let user = || ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+        let who = self.by.clone().or_else(user).unwrap_or_else(|| "unknown".to_owned());
+        By::new(who).because(self.reason.clone().unwrap_or_default())
+    }
+}
+
+impl Place {
+    /// Opens the registry and does something with it.
+    pub fn with<T, F>(&self, act: impl FnOnce(Registry) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async { act(self.open().await?).await })
+    }
+
+    async fn open(&self) -> Result<Registry, Failure> {
+        let text = match &self.registry {
+            Some(text) => text.clone(),
+            None => default_folder()?.to_string_lossy().into_owned(),
+        };
+        let location = Location::parse(&text, cloud_settings()).or_failure()?;
+        Registry::open(&location, self.database.as_deref(), Clock::system()).await.or_failure()
+    }
+}
+
+/// The settings that the clouds' own tools take from the environment.
+fn cloud_settings() -> BTreeMap<String, String> {
+    let of_clouds =
+        |name: &str| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|cloud| name.starts_with(cloud));
+    let text = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    text.filter(|(name, _)| of_clouds(name)).collect()
+}
+
+fn default_folder() -> Result<PathBuf, Failure> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let data = set("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
+    let data = data.ok_or_else(|| {
+        Failure::usage("there is no home folder to keep a registry in")
+            .help("name one with --registry FOLDER")
+    })?;
+    Ok(data.join("modelyard"))
+}
