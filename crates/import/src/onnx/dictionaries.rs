@@ -1,4 +1,4 @@
-//! Inputs that are maps: one column for each key that the model knows.
+//! Inputs that are maps: one input for each key that the model knows.
 
 use std::collections::HashSet;
 
@@ -17,9 +17,8 @@ const MAX_KEYS: usize = 1024;
 /// Replaces each input that is a map and goes into `DictVectorizer`s.
 ///
 /// No serving protocol can carry a map. `DictVectorizer` looks up the keys of its vocabulary and
-/// writes their values side by side, so the same is said by a column `[rows, 1]` for each key,
-/// named after it, which a `Concat` joins: row i is what the i-th map was. All columns are
-/// required. A map may leave keys out; but what is left out of a request is more often misspelt
+/// writes their values side by side, so the same is said by an input `[rows]` for each key, named
+/// after it, which `Flatten` and `Concat` join: row i is what the i-th map was. All are required. A map may leave keys out; but what is left out of a request is more often misspelt
 /// than meant as 0, and rows with a default could not be stacked.
 ///
 /// Returns what to tell of it.
@@ -32,7 +31,7 @@ pub fn to_columns(model: &mut ModelProto) -> Result<Vec<String>, Error> {
         let count = replace(graph, &name, &map).map_err(|error| error.at(place))?;
         notes.push(format!(
             "input \"{name}\" was a map (DictVectorizer); it is served as {count} inputs, one \
-             column for each key"
+             for each key"
         ));
     }
     if !notes.is_empty() {
@@ -89,14 +88,17 @@ fn replace(graph: &mut GraphProto, name: &str, map: &type_proto::Map) -> Result<
         let node = &mut graph.node[index];
         "Concat".clone_into(&mut node.op_type);
         node.domain.clear();
-        node.input = vocabulary.iter().map(|key| format!("{prefix}{key}")).collect();
-        node.attribute = vec![AttributeProto {
-            name: "axis".into(),
-            r#type: AttributeType::Int as i32,
-            i: 1,
-            ..Default::default()
-        }];
+        node.input = vocabulary.iter().map(|key| column_name(name, key)).collect();
+        node.attribute = vec![first_axis()];
     }
+    let flattened = keys.iter().map(|key| NodeProto {
+        op_type: "Flatten".into(),
+        input: vec![format!("{prefix}{key}")],
+        output: vec![column_name(name, key)],
+        attribute: vec![first_axis()],
+        ..Default::default()
+    });
+    graph.node.splice(0..0, flattened.collect::<Vec<_>>());
     let columns = keys.iter().map(|key| ValueInfoProto {
         name: format!("{prefix}{key}"),
         r#type: Some(column.clone()),
@@ -107,10 +109,24 @@ fn replace(graph: &mut GraphProto, name: &str, map: &type_proto::Map) -> Result<
     Ok(keys.len())
 }
 
+/// What the graph calls the column `[rows, 1]` of a key.
+fn column_name(map: &str, key: &str) -> String {
+    format!("{map}/{key}/column")
+}
+
+fn first_axis() -> AttributeProto {
+    AttributeProto {
+        name: "axis".into(),
+        r#type: AttributeType::Int as i32,
+        i: 1,
+        ..Default::default()
+    }
+}
+
 fn only_vectorizers() -> Error {
     unsupported(
         "is a map, which no serving protocol can carry; one that goes into DictVectorizer and \
-         nowhere else is served as a column for each key",
+         nowhere else is served as an input for each key",
     )
 }
 
@@ -140,9 +156,13 @@ fn prefix(graph: &GraphProto, name: &str, keys: &[String]) -> Result<String, Err
             !name.is_empty() && !taken.contains(name.as_str())
         })
     };
-    [String::new(), format!("{name}.")].into_iter().find(|prefix| free(prefix)).ok_or_else(|| {
-        unsupported("is a map with keys that other values of the model are called by")
-    })
+    let columns_free = keys.iter().all(|key| !taken.contains(column_name(name, key).as_str()));
+    [String::new(), format!("{name}.")]
+        .into_iter()
+        .find(|prefix| columns_free && free(prefix))
+        .ok_or_else(|| {
+            unsupported("is a map with keys that other values of the model are called by")
+        })
 }
 
 /// Every name that a graph uses, those of the graphs inside it included.
@@ -155,15 +175,14 @@ fn names<'a>(graph: &'a GraphProto, taken: &mut HashSet<&'a str>) {
     }
 }
 
-/// `[?, 1]` of the map's values.
+/// `[?]` of the map's values.
 fn column(map: &type_proto::Map) -> Result<TypeProto, Error> {
-    use tensor_shape_proto::{Dimension, dimension::Value};
+    use tensor_shape_proto::Dimension;
     let kind = map.value_type.as_ref().and_then(|kind| kind.value.as_ref());
     let Some(type_proto::Value::TensorType(values)) = kind else {
         return Err(unsupported("is a map of something else than tensors"));
     };
-    let dim = |value| Dimension { value, ..Default::default() };
-    let shape = TensorShapeProto { dim: vec![dim(None), dim(Some(Value::DimValue(1)))] };
+    let shape = TensorShapeProto { dim: vec![Dimension::default()] };
     let tensor = type_proto::Tensor { elem_type: values.elem_type, shape: Some(shape) };
     let value = Some(type_proto::Value::TensorType(tensor));
     Ok(TypeProto { value, ..Default::default() })

@@ -40,12 +40,12 @@ fn names(package: &Package) -> Vec<String> {
 }
 
 #[test]
-fn a_map_becomes_a_column_for_each_key() {
+fn a_map_becomes_an_input_for_each_key() {
     let package = import(&vectorized(vec!["age", "city=Oslo"])).unwrap();
     assert_eq!(names(&package), ["age", "city=Oslo"]);
     let signature = &package.manifest.signature;
     assert!(signature.batched, "{:?}", package.manifest.notes);
-    assert!(signature.inputs.iter().all(|spec| spec.extents() == [-1, 1] && !spec.optional));
+    assert!(signature.inputs.iter().all(|spec| spec.extents() == [-1] && !spec.optional));
     assert_eq!(signature.outputs[0].extents(), [-1, 2]);
     assert!(package.manifest.notes[0].contains("input \"x\" was a map"));
     // Engines that parse the model themselves see the same one.
@@ -71,7 +71,8 @@ fn keys_that_are_names_already_get_the_inputs_name_in_front() {
     let package = import(&vectorized(vec!["y", "age"])).unwrap();
     assert_eq!(names(&package), ["x.y", "x.age"]);
     let Program::Onnx(model) = &package.program;
-    assert_eq!(model.graph.as_ref().unwrap().node[0].input, ["x.y", "x.age"]);
+    let nodes = &model.graph.as_ref().unwrap().node;
+    assert_eq!((&nodes[0].input[0], &nodes[1].input[0]), (&"x.y".to_owned(), &"x.age".to_owned()));
     assert_eq!(names(&import(&vectorized(vec![""])).unwrap()), ["x."]);
 }
 

@@ -506,7 +506,7 @@ def dictionary_model(name, proto, rows):
     vectorizer = next(node for node in proto.graph.node if node.op_type == "DictVectorizer")
     vocabulary = next(a for a in vectorizer.attribute if a.name == "string_vocabulary").strings
     columns = {
-        key.decode(): numpy.array([[row.get(key.decode(), 0.0)] for row in rows], numpy.float32)
+        key.decode(): numpy.array([row.get(key.decode(), 0.0) for row in rows], numpy.float32)
         for key in vocabulary
     }
     (HERE / f"{name}.onnx").write_bytes(data)
