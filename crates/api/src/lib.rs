@@ -25,7 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{ErrorCode, InstanceSettings};
+use model::ErrorCode;
 use serving::Serving;
 
 pub use error::{TABLE, grpc_code, http_status};
@@ -102,8 +102,8 @@ pub trait Control: Send + Sync + 'static {
 /// What a load request may say beside the model's name.
 #[derive(Clone, Debug, Default)]
 pub struct Load {
-    /// Replaces the settings found beside the model.
-    pub settings: Option<InstanceSettings>,
+    /// A model configuration in Triton's JSON, in place of what is found beside the model.
+    pub config: Option<String>,
     /// Files to load instead of those in the repository: `version/name` and contents.
     pub files: Vec<(String, bytes::Bytes)>,
 }

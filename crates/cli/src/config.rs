@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::ApiOptions;
+use import::repository::Versions;
 use model::InstanceSettings;
 use serving::Slo;
 
 use crate::Failure;
-use crate::library::Source;
+use crate::library::{Defaults, Source};
 
 /// What can be said by a flag, an environment variable or a line of the file. `None` is silence.
 #[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
@@ -66,6 +67,10 @@ pub struct Raw {
     /// The most requests that may wait for one model [default: 4096]
     #[arg(long, value_name = "COUNT", help_heading = "Scheduling")]
     pub max_queue: Option<usize>,
+    /// Versions of a model to serve where its config.pbtxt does not say: latest, a number of the
+    /// newest, or all [default: latest]
+    #[arg(long, value_name = "WHICH")]
+    pub versions: Option<String>,
     /// ONNX Runtime execution provider, most wanted first; may be repeated
     #[arg(long, value_name = "NAME", help_heading = "Scheduling")]
     pub provider: Vec<String>,
@@ -78,7 +83,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub grpc_listen: Option<SocketAddr>,
     pub model_control: bool,
-    pub defaults: InstanceSettings,
+    pub defaults: Defaults,
     pub slo: Option<Slo>,
     pub max_queue: usize,
     pub api: ApiOptions,
@@ -121,6 +126,7 @@ impl Raw {
             threads: self.threads.or(other.threads),
             max_batch_size: self.max_batch_size.or(other.max_batch_size),
             max_queue: self.max_queue.or(other.max_queue),
+            versions: self.versions.or(other.versions),
             provider: first(self.provider, other.provider),
         }
     }
@@ -157,12 +163,18 @@ impl Raw {
             grpc_listen: self.grpc_port.map(|port| SocketAddr::new(listen.ip(), port)),
             listen,
             model_control: self.model_control.unwrap_or(is_local),
-            defaults: InstanceSettings {
-                engine: self.engine,
-                instances: self.instances,
-                threads: self.threads,
-                max_batch_size: self.max_batch_size,
-                providers: self.provider,
+            defaults: Defaults {
+                settings: InstanceSettings {
+                    engine: self.engine,
+                    instances: self.instances,
+                    threads: self.threads,
+                    max_batch_size: self.max_batch_size,
+                    providers: self.provider,
+                },
+                versions: match &self.versions {
+                    Some(which) => flag("versions", which, parse_versions)?,
+                    None => Versions::default(),
+                },
             },
             slo: self.slo.as_deref().map(|slo| flag("slo", slo, parse_slo)).transpose()?,
             max_queue: self.max_queue.unwrap_or(4096),
@@ -257,6 +269,16 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     time.filter(|time| !time.is_zero()).ok_or_else(|| "a time such as 50ms".to_owned())
 }
 
+/// `latest`, `all`, or how many of the newest.
+fn parse_versions(text: &str) -> Result<Versions, String> {
+    match (text, text.parse()) {
+        ("latest", _) => Ok(Versions::Latest(1)),
+        ("all", _) => Ok(Versions::All),
+        (_, Ok(count)) if count > 0 => Ok(Versions::Latest(count)),
+        _ => Err("latest, all, or how many of the newest".into()),
+    }
+}
+
 /// `p99=50ms`.
 fn parse_slo(text: &str) -> Result<Slo, String> {
     let expected = || "a promise such as p99=50ms".to_owned();
@@ -321,6 +343,7 @@ mod tests {
         check_refused(Raw { slo: Some("fast".into()), ..raw() }, "a promise such as p99=50ms");
         check_refused(Raw { max_body_size: Some("0".into()), ..raw() }, "a size such as 64MiB");
         check_refused(Raw { instances: Some(0), ..raw() }, "expected at least 1");
+        check_refused(Raw { versions: Some("0".into()), ..raw() }, "how many of the newest");
         check_refused(Raw { model: vec!["m".into()], ..raw() }, "expected NAME=PATH");
     }
 
@@ -328,6 +351,7 @@ mod tests {
     fn times_sizes_and_promises_are_read_as_people_write_them() {
         assert_eq!(parse_time("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_size("2MiB"), Ok(2 << 20));
+        assert_eq!(parse_versions("3"), Ok(Versions::Latest(3)));
         let slo = parse_slo("p999=250us").unwrap();
         assert!((slo.quantile - 0.999).abs() < 1e-9);
         assert_eq!(slo.time, Duration::from_micros(250));

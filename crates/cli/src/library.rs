@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use api::{Control, Load};
-use import::repository::{self, Config, Found};
+use import::repository::{self, Config, Found, Versions};
 use model::{Assigned, Assignments, ErrorCode, InstanceSettings, Package};
 use serving::{Serving, State};
 use tokio::sync::watch;
@@ -22,10 +22,17 @@ pub struct Source {
     pub path: PathBuf,
 }
 
+/// What applies where neither a model's own configuration nor a caller says otherwise.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    pub settings: InstanceSettings,
+    pub versions: Versions,
+}
+
 /// The models at a set of paths, and which of them are wanted.
 pub struct Library {
     sources: Vec<Source>,
-    defaults: InstanceSettings,
+    defaults: Defaults,
     /// Whether callers may change what is loaded.
     open_to_callers: bool,
     assignments: watch::Sender<Assignments>,
@@ -47,19 +54,24 @@ struct Changes {
 struct Loaded {
     /// Counts the loads, so that asking again loads again.
     times: u64,
-    settings: Option<InstanceSettings>,
-    /// Files that were sent with the request; gone from disk when this is dropped.
-    files: Option<tempfile::TempDir>,
+    /// In place of the configuration beside the model.
+    config: Option<Config>,
+    files: Option<Sent>,
+}
+
+/// Files that came with a request; gone from disk when this is dropped.
+struct Sent {
+    _folder: tempfile::TempDir,
+    found: Found,
 }
 
 type Refusal = (ErrorCode, String);
 
 impl Library {
-    /// A library of what the sources hold; `defaults` applies where neither the model's own
-    /// configuration nor a caller says otherwise.
+    /// A library of what the sources hold.
     pub fn new(
         sources: Vec<Source>,
-        defaults: InstanceSettings,
+        defaults: Defaults,
         open_to_callers: bool,
     ) -> (Self, watch::Receiver<Assignments>) {
         let (assignments, receiver) = watch::channel(Assignments::default());
@@ -86,8 +98,9 @@ impl Library {
 
     /// Looks at the paths again and assigns what is there now. Unchanged files stay as they are.
     pub fn refresh(&self) -> Result<(), String> {
+        let mut changes = self.state();
         let found = self.scan()?;
-        self.assign(&mut self.state(), &found);
+        self.assign(&mut changes, found);
         Ok(())
     }
 
@@ -132,35 +145,33 @@ impl Library {
     }
 
     /// Makes the assignments from what was found and what callers have changed.
-    fn assign(&self, changes: &mut Changes, found: &BTreeMap<String, Found>) {
-        let mut wanted = Assignments::default();
-        let loaded_from_request = changes.loaded.iter().filter_map(|(name, loaded)| {
-            let files = loaded.files.as_ref()?;
-            let mut models = repository::scan(files.path()).ok()?;
-            let mut found = models.pop()?;
-            found.name.clone_from(name);
-            Some((name.clone(), found))
-        });
-        let mut models = found.clone();
-        models.extend(loaded_from_request);
-        let configured = |found: &Found| Some((found.name.clone(), found.config.clone()?));
-        changes.configurations = models.values().filter_map(configured).collect();
-        for (name, found) in &models {
-            if changes.unloaded.contains(name) {
-                continue;
+    fn assign(&self, changes: &mut Changes, mut models: BTreeMap<String, Found>) {
+        for (name, loaded) in &changes.loaded {
+            if let Some(sent) = &loaded.files {
+                models.insert(name.clone(), sent.found.clone());
             }
-            for warning in &found.warnings {
+            if let (Some(found), Some(config)) = (models.get_mut(name), &loaded.config) {
+                found.config = config.clone();
+            }
+        }
+        models.retain(|name, _| !changes.unloaded.contains(name));
+        let mut wanted = Assignments::default();
+        for (name, found) in &models {
+            for warning in found.warnings() {
                 tracing::warn!(model = name, "{warning}");
             }
-            wanted.models.insert(name.clone(), self.assigned(found, changes.loaded.get(name)));
+            let loads = changes.loaded.get(name).map_or(0, |loaded| loaded.times);
+            wanted.models.insert(name.clone(), self.assigned(found, loads));
         }
+        changes.configurations =
+            models.into_iter().map(|(name, found)| (name, found.config)).collect();
         self.assignments.send_replace(wanted);
     }
 
-    fn assigned(&self, found: &Found, loaded: Option<&Loaded>) -> Vec<Assigned> {
-        let own = loaded.and_then(|loaded| loaded.settings.as_ref()).unwrap_or(&found.settings);
-        let settings = merge(own, &self.defaults);
-        let last = found.versions.len().saturating_sub(1);
+    fn assigned(&self, found: &Found, loads: u64) -> Vec<Assigned> {
+        let settings = merge(found.config.settings(), &self.defaults.settings);
+        let served = found.served(&self.defaults.versions);
+        let last = served.len().saturating_sub(1);
         let version = |(position, (version, path)): (usize, &(String, PathBuf))| Assigned {
             version: version.clone(),
             source: path.to_string_lossy().into_owned(),
@@ -168,16 +179,22 @@ impl Library {
             share: u32::from(position == last),
             shadow: false,
             settings: settings.clone(),
-            generation: fingerprint(path, loaded.map_or(0, |loaded| loaded.times)),
+            generation: fingerprint(path, loads),
         };
-        found.versions.iter().enumerate().map(version).collect()
+        served.into_iter().enumerate().map(version).collect()
     }
 
-    async fn load_model(&self, name: &str, load: Load) -> Result<(), Refusal> {
-        self.check_open()?;
-        repository::check_name(name).map_err(|e| (ErrorCode::InvalidArgument, e.to_string()))?;
+    /// Takes a request to load over into the assignments. Reads and writes files.
+    ///
+    /// Returns the files of the load before this one, which must outlast the versions that came
+    /// from them.
+    fn want(&self, name: &str, load: Load) -> Result<Option<Sent>, Refusal> {
+        let invalid = |message: String| (ErrorCode::InvalidArgument, message);
+        repository::check_name(name).map_err(|e| invalid(e.to_string()))?;
+        let config = load.config.as_deref().map(|text| read_config(name, text)).transpose()?;
         let files =
             if load.files.is_empty() { None } else { Some(write_files(name, &load.files)?) };
+        let mut changes = self.state();
         let found = self.scan().map_err(|e| (ErrorCode::Internal, e))?;
         if files.is_none() && !found.contains_key(name) {
             return Err((
@@ -185,17 +202,18 @@ impl Library {
                 format!("failed to load '{name}': no such model in the repository"),
             ));
         }
-        // The files of the load before this one must outlast the versions that came from them.
-        let _previous = {
-            let mut changes = self.state();
-            changes.unloaded.remove(name);
-            let loaded = changes.loaded.entry(name.to_owned()).or_default();
-            loaded.times += 1;
-            loaded.settings = load.settings;
-            let previous = std::mem::replace(&mut loaded.files, files);
-            self.assign(&mut changes, &found);
-            previous
-        };
+        changes.unloaded.remove(name);
+        let loaded = changes.loaded.entry(name.to_owned()).or_default();
+        loaded.times += 1;
+        loaded.config = config;
+        let previous = std::mem::replace(&mut loaded.files, files);
+        self.assign(&mut changes, found);
+        Ok(previous)
+    }
+
+    async fn load_model(&self, name: &str, load: Load) -> Result<(), Refusal> {
+        self.check_open()?;
+        let _previous = off_the_reactor(|| self.want(name, load))?;
         let Some(serving) = self.serving.get() else { return Ok(()) };
         serving.settled().await;
         let failure = serving.status().into_iter().filter(|status| &*status.name == name).find_map(
@@ -265,8 +283,8 @@ impl Control for Library {
     }
 
     fn available(&self) -> Vec<(String, String)> {
+        let found = off_the_reactor(|| self.scan()).unwrap_or_default().into_values();
         let wanted = self.assignments.borrow();
-        let found = self.scan().unwrap_or_default().into_values();
         let versions = found.flat_map(|found| {
             let name = found.name;
             found.versions.into_iter().map(move |(version, _)| (name.clone(), version))
@@ -276,14 +294,32 @@ impl Control for Library {
 }
 
 /// A model's own settings, with what it leaves open taken from the server's.
-fn merge(own: &InstanceSettings, defaults: &InstanceSettings) -> InstanceSettings {
+fn merge(own: InstanceSettings, defaults: &InstanceSettings) -> InstanceSettings {
+    let providers = if own.providers.is_empty() { &defaults.providers } else { &own.providers };
     InstanceSettings {
-        engine: own.engine.clone().or_else(|| defaults.engine.clone()),
+        providers: providers.clone(),
+        engine: own.engine.or_else(|| defaults.engine.clone()),
         instances: own.instances.or(defaults.instances),
         threads: own.threads.or(defaults.threads),
         max_batch_size: own.max_batch_size.or(defaults.max_batch_size),
-        providers: if own.providers.is_empty() { &defaults.providers } else { &own.providers }
-            .clone(),
+    }
+}
+
+/// Runs what reads files where other tasks do not wait for it.
+fn off_the_reactor<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
+/// The configuration that came with a request to load.
+fn read_config(model: &str, text: &str) -> Result<Config, Refusal> {
+    let refused = |why: String| (ErrorCode::InvalidArgument, format!("config: {why}"));
+    let config = Config::from_json(text).map_err(refused)?;
+    match &config.name {
+        Some(name) if !name.is_empty() && name != model => Err(refused(format!(
+            "the name is \"{}\", but the model is \"{model}\"",
+            name.escape_debug()
+        ))),
+        _ => Ok(config),
     }
 }
 
@@ -312,7 +348,7 @@ fn is_of_model(file: &Path, model: &Path) -> bool {
 }
 
 /// Writes files that came with a load request (`1/model.onnx`) into a folder of their own.
-fn write_files(name: &str, files: &[(String, bytes::Bytes)]) -> Result<tempfile::TempDir, Refusal> {
+fn write_files(name: &str, files: &[(String, bytes::Bytes)]) -> Result<Sent, Refusal> {
     let internal = |e: std::io::Error| (ErrorCode::Internal, format!("cannot keep the files: {e}"));
     let folder = tempfile::Builder::new().prefix("modelyard-").tempdir().map_err(internal)?;
     for (path, contents) in files {
@@ -330,13 +366,16 @@ fn write_files(name: &str, files: &[(String, bytes::Bytes)]) -> Result<tempfile:
         std::fs::create_dir_all(parent).map_err(internal)?;
         std::fs::write(&target, contents).map_err(internal)?;
     }
-    let found = repository::scan(folder.path())
+    let mut found = repository::scan(folder.path())
         .map_err(|e| (e.code(), format!("failed to load '{name}': {e}")))?;
-    match &found[..] {
-        [_] => Ok(folder),
-        several => Err((
+    match (found.pop(), found.len()) {
+        (Some(mut only), 0) => {
+            only.name = name.to_owned();
+            Ok(Sent { _folder: folder, found: only })
+        }
+        (_, others) => Err((
             ErrorCode::InvalidArgument,
-            format!("failed to load '{name}': expected one model, found {}", several.len()),
+            format!("failed to load '{name}': expected one model, found {}", others + 1),
         )),
     }
 }
@@ -348,8 +387,22 @@ mod tests {
     #[test]
     fn a_sent_file_stays_in_its_folder() {
         for path in ["../x.onnx", "/1/x.onnx", "1/../../x.onnx", "x.onnx", "1/2/x.onnx", ""] {
-            let refusal = write_files("m", &[(path.to_owned(), "x".into())]).unwrap_err();
-            assert_eq!(refusal.0, ErrorCode::InvalidArgument, "{path}");
+            let sent = write_files("m", &[(path.to_owned(), "x".into())]);
+            assert_eq!(sent.err().unwrap().0, ErrorCode::InvalidArgument, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_belongs_to_its_model() {
+        assert!(read_config("m", r#"{"name": ""}"#).is_ok());
+        for (text, expected) in [
+            ("{", "config: EOF"),
+            (r#"{"name": "n"}"#, "the name is \"n\", but the model is \"m\""),
+            (r#"{"max_batch_size": -1}"#, "expected a number from 0 on, got -1"),
+        ] {
+            let (code, message) = read_config("m", text).unwrap_err();
+            assert_eq!(code, ErrorCode::InvalidArgument);
+            assert!(message.contains(expected), "{message}");
         }
     }
 

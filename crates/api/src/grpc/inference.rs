@@ -152,7 +152,7 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
         let of = request.into_inner();
         only_repository(&of.repository_name).map_err(of_error)?;
-        let overrides = load_parameters(&of.model_name, of.parameters).map_err(of_error)?;
+        let overrides = load_parameters(of.parameters).map_err(of_error)?;
         repository::load(&self.api, &of.model_name, overrides).await.map_err(of_error)?;
         Ok(Response::new(pb::RepositoryModelLoadResponse {}))
     }
@@ -407,7 +407,6 @@ async fn stream_answer(
 }
 
 fn load_parameters(
-    model: &str,
     parameters: HashMap<String, pb::ModelRepositoryParameter>,
 ) -> Result<Load, Error> {
     use pb::model_repository_parameter::ParameterChoice;
@@ -418,7 +417,7 @@ fn load_parameters(
             Some(ParameterChoice::BytesParam(contents)) => Parameter::Contents(contents),
             _ => Parameter::Other,
         };
-        repository::add_parameter(&mut load, model, &name, parameter)?;
+        repository::add_parameter(&mut load, &name, parameter)?;
     }
     Ok(load)
 }

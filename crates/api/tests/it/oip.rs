@@ -151,7 +151,7 @@ async fn the_repository_is_listed_and_changed() {
     let body = r#"{"parameters":{"config":"{\"max_batch_size\":4}","file:1/model.onnx":"aGk="}}"#;
     assert_eq!(server.post("/v2/repository/models/add/load", body).await.status, 200);
     let (name, load) = server.control.loads.lock().unwrap().pop().unwrap();
-    assert_eq!((name.as_str(), load.settings.unwrap().max_batch_size), ("add", Some(4)));
+    assert_eq!((name.as_str(), load.config.unwrap().as_str()), ("add", "{\"max_batch_size\":4}"));
     assert_eq!(load.files, [("1/model.onnx".to_owned(), bytes::Bytes::from_static(b"hi"))]);
     let failed = server.post("/v2/repository/models/broken/load", "{}").await;
     assert_eq!(failed.status, 400);

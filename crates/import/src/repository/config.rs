@@ -24,8 +24,12 @@ pub struct Config {
     pub outputs: Vec<Declared>,
     /// Copies that run side by side, over all its instance groups.
     pub instances: Option<usize>,
-    /// Which versions are to be served.
-    pub versions: Versions,
+    /// Threads inside one run.
+    pub threads: Option<usize>,
+    /// The engine that it pins.
+    pub engine: Option<String>,
+    /// Which versions are to be served, if it says.
+    pub versions: Option<Versions>,
     /// The name of the file in each version's folder.
     pub file_name: Option<String>,
     /// What it asks for that is not honoured, each with why or what to do.
@@ -48,15 +52,21 @@ pub struct Declared {
 }
 
 /// Which versions of a model are to be served.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Versions {
     /// All that are there.
-    #[default]
     All,
     /// The newest so many.
     Latest(usize),
     /// These.
     Specific(Vec<String>),
+}
+
+impl Default for Versions {
+    /// The newest one, as with Triton and TensorFlow Serving.
+    fn default() -> Self {
+        Self::Latest(1)
+    }
 }
 
 impl Config {
@@ -116,9 +126,11 @@ impl Config {
     /// How it asks to be run.
     pub fn settings(&self) -> InstanceSettings {
         InstanceSettings {
+            engine: self.engine.clone(),
             instances: self.instances,
-            max_batch_size: self.max_batch_size.filter(|rows| *rows > 0),
-            ..Default::default()
+            threads: self.threads,
+            max_batch_size: self.max_batch_size,
+            providers: Vec::new(),
         }
     }
 
@@ -172,9 +184,9 @@ impl Config {
             }
             "instance_group" => self.instance_group(message(value)?)?,
             "dynamic_batching" => self.dynamic_batching(message(value)?),
-            "version_policy" => self.versions = self.version_policy(message(value)?)?,
+            "version_policy" => self.versions = version_policy(message(value)?)?,
             "default_model_filename" => self.file_name = Some(file_name(&text(value)?)?),
-            "parameters" => self.parameter(value),
+            "parameters" => self.parameter(value)?,
             "model_warmup" => self.warn(name, "each version is warmed up before it serves anyway"),
             "response_cache" => self.warn(name, "answers are not cached"),
             "runtime" | "version" => {}
@@ -191,9 +203,11 @@ impl Config {
     }
 
     fn engine(&mut self, field: &str, engine: &str) {
-        // These only say that the model is an ONNX file; the engine is still chosen by speed.
-        if !matches!(engine, "onnxruntime" | "onnxruntime_onnx" | "") {
-            self.warn(field, &format!("\"{engine}\" is not known; the file is read as ONNX"));
+        match engine {
+            // These only say that the model is an ONNX file; the engine is still chosen by speed.
+            "onnxruntime" | "onnxruntime_onnx" | "" => {}
+            "native" => self.engine = Some(engine.into()),
+            _ => self.warn(field, &format!("\"{engine}\" is not known; the file is read as ONNX")),
         }
     }
 
@@ -254,42 +268,32 @@ impl Config {
         }
     }
 
-    fn version_policy(&mut self, policy: &Message) -> Result<Versions, String> {
-        let Some((name, value)) = policy.first() else { return Ok(Versions::All) };
+    /// The text format lists key and value, JSON has the key as the name.
+    fn parameter(&mut self, value: &Value) -> Result<(), String> {
         let fields = message(value)?;
-        match name.as_str() {
-            "all" => Ok(Versions::All),
-            "latest" => {
-                let number = fields.iter().find(|(name, _)| name == "num_versions");
-                match number.map_or(Ok(1), |(_, value)| count(value))? {
-                    0 => Err("expected num_versions of at least 1".into()),
-                    newest => Ok(Versions::Latest(newest)),
-                }
-            }
-            "specific" => {
-                let listed = fields.iter().filter(|(name, _)| name == "versions");
-                let listed: Vec<String> =
-                    listed.map(|(_, value)| text(value)).collect::<Result<_, _>>()?;
-                if listed.is_empty() {
-                    Err("lists no versions".into())
-                } else {
-                    Ok(Versions::Specific(listed))
-                }
-            }
-            other => Err(format!("\"{other}\" is not known; expected all, latest or specific")),
+        let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, v)| v);
+        let Some(key) = field("key") else {
+            return fields.iter().try_for_each(|(key, value)| self.set_parameter(key, value));
+        };
+        match field("value") {
+            Some(value) => self.set_parameter(&text(key)?, value),
+            None => Ok(()),
         }
     }
 
-    /// The text format lists key and value, JSON has the key as the name.
-    fn parameter(&mut self, value: &Value) {
-        let Value::Message(fields) = value else { return };
-        let listed: Vec<String> = match fields.iter().find(|(name, _)| name == "key") {
-            Some((_, key)) => text(key).into_iter().collect(),
-            None => fields.iter().map(|(name, _)| name.clone()).collect(),
+    fn set_parameter(&mut self, key: &str, value: &Value) -> Result<(), String> {
+        let value = match value {
+            Value::Message(fields) => fields.iter().find(|(name, _)| name == "string_value"),
+            _ => None,
         };
-        for key in listed {
-            self.warn(&format!("parameters.{key}"), "is not honoured");
+        match (key, value) {
+            ("engine", Some((_, name))) => self.engine = Some(text(name)?),
+            ("threads", Some((_, number))) => {
+                self.threads = Some(count(number).map_err(|problem| format!("{key}: {problem}"))?);
+            }
+            _ => self.warn(&format!("parameters.{key}"), "is not honoured"),
         }
+        Ok(())
     }
 }
 
@@ -332,6 +336,32 @@ fn label_file(folder: &Path, name: &str) -> Result<Vec<String>, String> {
     let text = std::fs::read_to_string(&path).map_err(problem)?;
     check_length(&text)?;
     Ok(text.lines().map(|line| line.trim().to_owned()).collect())
+}
+
+fn version_policy(policy: &Message) -> Result<Option<Versions>, String> {
+    let Some((name, value)) = policy.first() else { return Ok(None) };
+    let fields = message(value)?;
+    match name.as_str() {
+        "all" => Ok(Some(Versions::All)),
+        "latest" => {
+            let number = fields.iter().find(|(name, _)| name == "num_versions");
+            match number.map_or(Ok(1), |(_, value)| count(value))? {
+                0 => Err("expected num_versions of at least 1".into()),
+                newest => Ok(Some(Versions::Latest(newest))),
+            }
+        }
+        "specific" => {
+            let listed = fields.iter().filter(|(name, _)| name == "versions");
+            let listed: Vec<String> =
+                listed.map(|(_, value)| text(value)).collect::<Result<_, _>>()?;
+            if listed.is_empty() {
+                Err("lists no versions".into())
+            } else {
+                Ok(Some(Versions::Specific(listed)))
+            }
+        }
+        other => Err(format!("\"{other}\" is not known; expected all, latest or specific")),
+    }
 }
 
 fn check_length(text: &str) -> Result<(), String> {

@@ -6,7 +6,7 @@ mod textproto;
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
-use model::{ErrorCode, InstanceSettings};
+use model::ErrorCode;
 
 use crate::Error;
 
@@ -17,15 +17,12 @@ pub use config::{Config, Declared, Versions};
 pub struct Found {
     /// Its name.
     pub name: String,
-    /// Its versions and the file of each, oldest first.
+    /// Its versions and the file of each, oldest first; [`Found::served`] chooses among them.
     pub versions: Vec<(String, PathBuf)>,
-    /// What a `config.pbtxt` beside the versions asked for.
-    pub settings: InstanceSettings,
-    /// What a `config.pbtxt` asked for that is not honoured, for the log.
+    /// What the `config.pbtxt` beside the versions says; nothing if there is none.
+    pub config: Config,
+    /// What is wrong with the `config.pbtxt` itself, for the log.
     pub warnings: Vec<String>,
-    /// What the `config.pbtxt` says, to be compared with the model once it is open
-    /// ([`Config::disagreements`]).
-    pub config: Option<Config>,
 }
 
 /// The version of a model whose files carry none.
@@ -41,8 +38,8 @@ const ONLY_VERSION: &str = "1";
 ///   when nothing else is found.
 ///
 /// Hidden files and folders are ignored; links are followed. A `config.pbtxt` in the model's
-/// folder is read for its name, its versions, the file's name, the largest batch, the number of
-/// instances and the files that name classes; one that cannot be read is a warning, as the model runs without it.
+/// folder is read for the model's name, the file's name and what [`Config`] has; one that cannot be
+/// read is a warning, as the model runs without it.
 pub fn scan(path: &Path) -> Result<Vec<Found>, Error> {
     let metadata = std::fs::metadata(path).map_err(|error| io(path, &error))?;
     if !metadata.is_dir() {
@@ -64,8 +61,8 @@ pub fn scan(path: &Path) -> Result<Vec<Found>, Error> {
 /// The file of the one model in a folder; of several versions, the newest.
 pub(crate) fn only_model_in(folder: &Path) -> Result<PathBuf, Error> {
     let one = model_folder(folder)?.ok_or_else(|| nothing_in(folder))?;
-    let (_, file) = one.versions.into_iter().next_back().expect("a found model has a version");
-    Ok(file)
+    let (_, file) = one.served(&Versions::default()).pop().expect("at least one is served");
+    Ok(file.clone())
 }
 
 /// The model of a folder `name/` with a file or version folders in it.
@@ -94,13 +91,15 @@ fn model_folder(folder: &Path) -> Result<Option<Found>, Error> {
     if versions.is_empty() {
         return Ok(None);
     }
-    let mut found = found(String::new(), versions);
-    found.warnings = warnings;
-    match config {
-        Some(config) => found.honour(config, name)?,
-        None => found.name = name?,
-    }
-    Ok(Some(found))
+    let config = config.unwrap_or_default();
+    let name = match &config.name {
+        Some(name) if !name.is_empty() => {
+            check_name(name).map_err(|error| error.at("config.pbtxt"))?;
+            name.clone()
+        }
+        _ => name?,
+    };
+    Ok(Some(Found { name, versions, config, warnings }))
 }
 
 /// The `config.pbtxt` of a folder, if there is one that can be read.
@@ -126,45 +125,39 @@ fn read_config(folder: &Path, warnings: &mut Vec<String>) -> Option<Config> {
 }
 
 impl Found {
-    /// Takes over what a configuration says; `name` is what the model is called without it.
-    fn honour(&mut self, config: Config, name: Result<String, Error>) -> Result<(), Error> {
-        self.name = match &config.name {
-            Some(name) if !name.is_empty() => {
-                check_name(name).map_err(|error| error.at("config.pbtxt"))?;
-                name.clone()
-            }
-            _ => name?,
-        };
-        self.warnings.extend(config.warnings.iter().cloned());
-        self.settings = config.settings();
-        match &config.versions {
-            Versions::All => {}
-            Versions::Latest(newest) => {
-                let older = self.versions.len().saturating_sub(*newest);
-                self.versions.drain(..older);
-            }
+    /// The versions to serve, oldest first: those that the configuration's policy chooses, or
+    /// `default` where it is silent. Never none: a policy that fits no version would hide the
+    /// model, so it falls back to the newest.
+    pub fn served(&self, default: &Versions) -> Vec<&(String, PathBuf)> {
+        let all = &self.versions;
+        let newest = |count: usize| all[all.len().saturating_sub(count.max(1))..].iter().collect();
+        match self.config.versions.as_ref().unwrap_or(default) {
+            Versions::All => all.iter().collect(),
+            Versions::Latest(count) => newest(*count),
             Versions::Specific(wanted) => {
-                let known =
-                    |version: &&String| self.versions.iter().any(|(name, _)| name == *version);
-                let absent: Vec<_> = wanted.iter().filter(|version| !known(version)).collect();
-                if !absent.is_empty() {
-                    self.warnings
-                        .push(format!("config: version_policy: there are no versions {absent:?}"));
-                }
-                // A policy that leaves nothing would hide the model; what is there is served.
-                if wanted.iter().any(|version| known(&version)) {
-                    self.versions.retain(|(name, _)| wanted.contains(name));
-                }
+                let chosen: Vec<_> = all.iter().filter(|(name, _)| wanted.contains(name)).collect();
+                if chosen.is_empty() { newest(1) } else { chosen }
             }
         }
-        self.config = Some(config);
-        Ok(())
+    }
+
+    /// What of the configuration is not honoured, for the log.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        warnings.extend(self.config.warnings.iter().cloned());
+        if let Some(Versions::Specific(wanted)) = &self.config.versions {
+            let known = |wanted: &&String| self.versions.iter().any(|(name, _)| name == *wanted);
+            let absent: Vec<_> = wanted.iter().filter(|wanted| !known(wanted)).collect();
+            if !absent.is_empty() {
+                warnings.push(format!("config: version_policy: there are no versions {absent:?}"));
+            }
+        }
+        warnings
     }
 }
 
 fn found(name: String, versions: Vec<(String, PathBuf)>) -> Found {
-    let settings = InstanceSettings::default();
-    Found { name, versions, settings, warnings: Vec::new(), config: None }
+    Found { name, versions, config: Config::default(), warnings: Vec::new() }
 }
 
 /// The file that a configuration names, else `model.onnx`, or the only `*.onnx` file of a folder.

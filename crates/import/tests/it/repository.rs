@@ -21,6 +21,11 @@ fn versions(found: &Found) -> Vec<&str> {
     found.versions.iter().map(|(version, _)| version.as_str()).collect()
 }
 
+/// The versions that are served where the server's default is the newest one.
+fn served(found: &Found) -> Vec<&str> {
+    found.served(&Versions::default()).iter().map(|(version, _)| version.as_str()).collect()
+}
+
 #[test]
 fn a_file_is_a_model() {
     let folder = tempfile::tempdir().unwrap();
@@ -118,12 +123,14 @@ fn a_configuration_is_honoured_or_named() {
     put(folder.path(), "m/config.pbtxt", CONFIG);
     let found = scan(folder.path()).unwrap().remove(0);
     assert_eq!(found.name, "renamed");
-    assert_eq!(versions(&found), ["2", "3"]);
-    assert!(found.versions[0].1.ends_with("2/net.onnx"));
-    assert_eq!(found.settings.instances, Some(3));
-    assert_eq!(found.settings.max_batch_size, Some(16));
-    assert_eq!(found.settings.engine, None);
-    let warned: Vec<&str> = found.warnings.iter().map(|w| w.split(": ").nth(1).unwrap()).collect();
+    assert_eq!(served(&found), ["2", "3"]);
+    assert!(found.versions[0].1.ends_with("1/net.onnx"));
+    let settings = found.config.settings();
+    assert_eq!(settings.instances, Some(3));
+    assert_eq!(settings.max_batch_size, Some(16));
+    assert_eq!(settings.engine, None);
+    let warnings = found.warnings();
+    let warned: Vec<&str> = warnings.iter().map(|w| w.split(": ").nth(1).unwrap()).collect();
     assert_eq!(
         warned,
         [
@@ -137,7 +144,7 @@ fn a_configuration_is_honoured_or_named() {
         ]
     );
     let package = import::open(&found.versions[0].1).unwrap();
-    let disagreements = found.config.unwrap().disagreements(&package.manifest.signature);
+    let disagreements = found.config.disagreements(&package.manifest.signature);
     assert_eq!(
         disagreements,
         [
@@ -157,19 +164,26 @@ fn versions_can_be_chosen() {
         put(folder.path(), "m/config.pbtxt", text);
         scan(folder.path()).unwrap().remove(0)
     };
-    assert_eq!(versions(&with("version_policy { all {} }")), ["1", "2", "3"]);
-    assert_eq!(versions(&with("version_policy { latest {} }")), ["3"]);
+    assert_eq!(served(&with("version_policy { all {} }")), ["1", "2", "3"]);
+    assert_eq!(served(&with("version_policy { latest {} }")), ["3"]);
+    assert_eq!(served(&with("version_policy { latest { num_versions: 9 } }")), ["1", "2", "3"]);
+    let silent = with("max_batch_size: 0");
+    assert_eq!(served(&silent), ["3"]);
+    assert_eq!(silent.served(&Versions::All).len(), 3);
+    assert_eq!(silent.config.settings().max_batch_size, Some(0));
     let specific = with("version_policy { specific { versions: [1, 3, 9] } }");
-    assert_eq!(versions(&specific), ["1", "3"]);
-    assert!(specific.warnings[0].contains("there are no versions [\"9\"]"));
+    assert_eq!(served(&specific), ["1", "3"]);
+    assert!(specific.warnings()[0].contains("there are no versions [\"9\"]"));
+    // A policy that fits nothing does not hide the model.
+    assert_eq!(served(&with("version_policy { specific { versions: [9] } }")), ["3"]);
     // A configuration that cannot be read does not keep a model from being served.
     let broken = with("max_batch_size: 8\ninput [ {");
-    assert_eq!(versions(&broken), ["1", "2", "3"]);
+    assert_eq!(served(&broken), ["3"]);
     assert!(
-        broken.warnings[0].contains("line 2: the file ends where a } is missing"),
+        broken.warnings()[0].contains("line 2: the file ends where a } is missing"),
         "{broken:?}"
     );
-    assert_eq!(broken.settings, model::InstanceSettings::default());
+    assert_eq!(broken.config, Config::default());
 }
 
 #[test]
@@ -189,6 +203,11 @@ fn text_that_is_no_configuration_is_refused() {
         ("instance_group { count: 0 }", "expected a count of at least 1"),
         ("version_policy { newest {} }", "expected all, latest or specific"),
         ("default_model_filename: \"../x\"", "expected a file name"),
+        ("parameters: 3", "\"parameters\": expected a message"),
+        (
+            "parameters { key: 'threads' value { string_value: 'all' } }",
+            "\"parameters\": threads: expected an integer, got \"all\"",
+        ),
     ];
     for (text, expected) in cases {
         let message = Config::from_text(text).unwrap_err();
@@ -215,7 +234,10 @@ fn json_says_the_same_as_text() {
         parameters { key: 'threads' value { string_value: '4' } }";
     let (json, text) = (Config::from_json(json).unwrap(), Config::from_text(text).unwrap());
     assert_eq!(json, text);
-    assert_eq!(json.versions, Versions::Specific(vec!["3".into()]));
+    assert_eq!(json.versions, Some(Versions::Specific(vec!["3".into()])));
+    assert_eq!((json.threads, json.engine.as_deref()), (Some(4), None));
+    let pinned = Config::from_text("backend: 'native'").unwrap();
+    assert_eq!(pinned.settings().engine.as_deref(), Some("native"));
     assert!(Config::from_json("[1]").unwrap_err().contains("expected a JSON object"));
     assert!(Config::from_json("{").is_err());
 }

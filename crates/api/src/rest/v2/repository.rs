@@ -29,7 +29,7 @@ pub(super) async fn load(api: &Api, name: &str, body: &Bytes) -> Result<Response
     let mut refusal = None;
     read_parameters(body, |reader, key| {
         let parameter = parameter(reader, key)?;
-        if let Err(error) = repository::add_parameter(&mut load, name, key, parameter) {
+        if let Err(error) = repository::add_parameter(&mut load, key, parameter) {
             refusal.get_or_insert(error);
         }
         Ok(())
