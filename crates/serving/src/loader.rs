@@ -70,10 +70,16 @@ impl Loader {
             versions.is_some_and(|all| all.iter().any(|assigned| assigned.version == version))
         };
         self.publish(wanted);
+        // Of a model none of whose wanted versions could be loaded, what served goes on serving.
+        let is_replaced = |name: &str| {
+            let mut running = self.running.keys();
+            wanted.models.get(name).is_none_or(Vec::is_empty)
+                || running.any(|(other, version)| other == name && is_wanted(name, version))
+        };
         let unwanted: Vec<_> = self
             .running
             .keys()
-            .filter(|(name, version)| !is_wanted(name, version))
+            .filter(|(name, version)| !is_wanted(name, version) && is_replaced(name))
             .cloned()
             .collect();
         for key in unwanted {
@@ -185,9 +191,11 @@ impl Loader {
         }
     }
 
-    /// Makes the table what is wanted, as far as it is running.
+    /// Makes the table what is wanted, as far as it is running. A model of which nothing wanted is
+    /// running keeps the versions that it had.
     fn publish(&self, wanted: &Assignments) {
-        let mut table = Table::default();
+        let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut models = HashMap::new();
         for (name, versions) in &wanted.models {
             let mut model = Model::default();
             for assigned in versions {
@@ -196,11 +204,14 @@ impl Loader {
                     model.versions.push((version.clone(), assigned.share));
                 }
             }
+            if model.versions.is_empty() && !versions.is_empty() {
+                model = table.models.remove(name.as_str()).unwrap_or_default();
+            }
             if !model.versions.is_empty() {
-                table.models.insert(name.as_str().into(), model);
+                models.insert(name.as_str().into(), model);
             }
         }
-        *self.shared.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+        table.models = models;
     }
 
     fn set_state(&self, name: &str, version: &str, state: State, info: Option<Arc<ModelInfo>>) {

@@ -254,6 +254,27 @@ async fn a_version_that_cannot_be_loaded_says_why_and_leaves_its_neighbour_alone
 }
 
 #[tokio::test]
+async fn a_new_version_that_cannot_be_loaded_leaves_the_one_before_it_serving() {
+    let server = Setup::default().start().await;
+    let replace = |source: &'static str| {
+        server.assignments.send_modify(|wanted| {
+            let mut new = assigned("2", 1, &InstanceSettings::default());
+            new.source = source.into();
+            wanted.models.insert("m".into(), vec![new]);
+        });
+    };
+    replace("v2");
+    server.serving.settled().await;
+    assert_eq!(server.infer(&[1.0]).await.unwrap(), [2.0]);
+    assert!(server.serving.model("m", Some("1")).is_ok());
+    assert!(server.serving.model("m", Some("2")).is_err());
+    replace(assigned("2", 1, &InstanceSettings::default()).source.leak());
+    server.serving.settled().await;
+    assert!(server.serving.model("m", Some("1")).is_err());
+    assert!(server.serving.model("m", Some("2")).is_ok());
+}
+
+#[tokio::test]
 async fn traffic_is_divided_by_share() {
     let settings = InstanceSettings { instances: Some(1), ..InstanceSettings::default() };
     let server = Setup::default().start().await;
