@@ -16,7 +16,7 @@ use prost::Message;
 use crate::proto::inference as pb;
 use crate::proto::tensorflow as tf;
 use crate::proto::tensorflow::serving as tfs;
-use crate::{binary, examples, grpc, repository, rest};
+use crate::{binary, examples, grpc, rest};
 
 /// The largest tensor that a short list or a context may be filled up to.
 const LIMIT: usize = 1 << 16;
@@ -102,7 +102,6 @@ fn try_it(bytes: &[u8]) {
         }
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = repository::settings_from_config("m", text);
         rest::fuzz::path(text);
         grpc::fuzz::timeout(text);
     }
@@ -120,7 +119,6 @@ fn seeds() -> Vec<Vec<u8>> {
         r#"{"instances":[{"x":[[1,2]],"y":3,"s":{"b64":"aGk="}},{"x":[[3,4]],"y":4,"s":"t"}]}"#,
         r#"{"inputs":{"x":[[[1,2]]],"y":[[0.5]],"s":["a"]}}"#,
         r#"{"examples":[{"x":[1,2,3],"other":{}},{"x":[4,5.5,6]},{}],"context":{"x":[7,8,9]}}"#,
-        r#"{"name":"m","max_batch_size":8,"instance_group":[{"count":"2"}],"parameters":{"threads":{"string_value":"4"}}}"#,
         "/v2/models/a%20b/versions/v%C3%A9/infer",
         "20000000u",
     ]

@@ -252,8 +252,8 @@ fn classes_are_named_by_a_file_in_the_models_folder() {
     let named = |labels: &str| {
         put(folder.path(), "m/l.txt", labels);
         let found = scan(folder.path()).unwrap().remove(0);
-        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
-        let config = found.config.unwrap();
+        assert!(found.warnings().is_empty(), "{:?}", found.warnings());
+        let config = found.config;
         let mut package = import::open(&found.versions[0].1).unwrap();
         let disagreements = config.disagreements(&package.manifest.signature);
         config.name_classes(&mut package);
@@ -275,8 +275,8 @@ fn files_of_labels_outside_or_too_long_are_warned_about() {
     let labels = folder.path().join("m/l.txt");
     let warning = || {
         let found = scan(folder.path()).unwrap().remove(0);
-        assert!(found.config.unwrap().outputs[0].labels.is_empty());
-        found.warnings.concat()
+        assert!(found.config.outputs[0].labels.is_empty());
+        found.warnings().concat()
     };
     assert!(warning().contains("l.txt is ignored"), "{}", warning());
     #[cfg(unix)]
@@ -289,6 +289,6 @@ fn files_of_labels_outside_or_too_long_are_warned_about() {
     assert!(warning().contains("at most 1048576 bytes"), "{}", warning());
     put(folder.path(), "m/config.pbtxt", &config.replace("l.txt", "../secret.txt"));
     let found = scan(folder.path()).unwrap().remove(0);
-    assert!(found.config.is_none());
+    assert_eq!(found.config, Config::default());
     assert!(found.warnings.concat().contains("expected a file name"), "{:?}", found.warnings);
 }
