@@ -1,10 +1,9 @@
 //! `modelyard inspect`: what a model takes, gives and needs, and what can run it.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use model::onnx::{AttributeProto, NodeProto};
-use model::{Package, Program, TensorSpec};
+use import::Operator;
+use model::{Package, TensorSpec};
 use runtime::Supported;
 use serde_json::{Value, json};
 
@@ -36,7 +35,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let package = import::open(&args.path).map_err(|e| Failure::coded(e.code(), &e))?;
     let engines = args.search.discover();
     let inspection = Inspection {
-        contents: Contents::of(&package),
+        contents: import::inspect(&package),
         supported: engines.supporting(&package),
         absent: engines.absent().iter().map(|(name, e)| (*name, e.to_string())).collect(),
         package,
@@ -55,51 +54,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 struct Inspection {
     package: Package,
-    contents: Contents,
+    contents: import::Inspection,
     supported: Vec<Supported>,
     absent: Vec<(&'static str, String)>,
-}
-
-/// What is inside the program.
-struct Contents {
-    ir_version: i64,
-    /// Operator sets by domain.
-    opsets: BTreeMap<String, i64>,
-    /// Nodes by operator, with the domain in front unless it is the default one; subgraphs included.
-    operators: BTreeMap<String, usize>,
-    /// Elements of the weights that lie in initializers. Trees keep theirs in attributes.
-    parameters: u64,
-}
-
-impl Contents {
-    fn of(package: &Package) -> Self {
-        let Program::Onnx(model) = &package.program;
-        let domain = |domain: &str| if domain.is_empty() { "ai.onnx" } else { domain }.to_owned();
-        let opsets = model.opset_import.iter().map(|o| (domain(&o.domain), o.version)).collect();
-        let mut operators = BTreeMap::new();
-        let mut parameters = 0;
-        if let Some(graph) = &model.graph {
-            count(&graph.node, &mut operators);
-            let elements = |dims: &[i64]| dims.iter().map(|d| (*d).max(0) as u64).product::<u64>();
-            parameters = graph.initializer.iter().map(|tensor| elements(&tensor.dims)).sum();
-        }
-        Self { ir_version: model.ir_version, opsets, operators, parameters }
-    }
-}
-
-fn count(nodes: &[NodeProto], operators: &mut BTreeMap<String, usize>) {
-    for node in nodes {
-        let name = match node.domain.as_str() {
-            "" | "ai.onnx" => node.op_type.clone(),
-            domain => format!("{domain}.{}", node.op_type),
-        };
-        *operators.entry(name).or_default() += 1;
-        for AttributeProto { g, graphs, .. } in &node.attribute {
-            for graph in g.as_deref().into_iter().chain(graphs) {
-                count(&graph.node, operators);
-            }
-        }
-    }
 }
 
 impl Inspection {
@@ -115,14 +72,17 @@ impl Inspection {
         let absent = |(name, reason): &(&str, String)| json!({"name": name, "version": null, "runs": false, "reason": reason});
         let engines: Vec<Value> =
             self.supported.iter().map(engine).chain(self.absent.iter().map(absent)).collect();
+        let operators = self.contents.operators.iter().map(|o| (spell(o), json!(o.count)));
         json!({
             "format": manifest.format,
             "digest": manifest.digest,
             "size": manifest.size,
             "ir_version": self.contents.ir_version,
             "opsets": self.contents.opsets,
-            "operators": self.contents.operators,
+            "operators": operators.collect::<serde_json::Map<_, _>>(),
+            "nodes": self.contents.nodes,
             "parameters": self.contents.parameters,
+            "attribute_values": self.contents.attribute_values,
             "inputs": manifest.signature.inputs,
             "outputs": manifest.signature.outputs,
             "batched": manifest.signature.batched,
@@ -149,10 +109,12 @@ impl Inspection {
         }
         let opsets: Vec<String> =
             self.contents.opsets.iter().map(|(domain, v)| format!("{domain} {v}")).collect();
-        let mut operators: Vec<(&String, &usize)> = self.contents.operators.iter().collect();
-        operators.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-        let operators: Vec<String> =
-            operators.iter().map(|(name, n)| format!("{name} ×{n}")).collect();
+        let operators: Vec<String> = self
+            .contents
+            .operators
+            .iter()
+            .map(|operator| format!("{} ×{}", spell(operator), operator.count))
+            .collect();
         let batching = if signature.batched {
             "rows of different requests may run together"
         } else {
@@ -164,6 +126,9 @@ impl Inspection {
         fact("size", units::bytes(manifest.size));
         if self.contents.parameters > 0 {
             fact("parameters", units::count(self.contents.parameters));
+        }
+        if self.contents.attribute_values > 0 {
+            fact("attributes", format!("{} values", units::count(self.contents.attribute_values)));
         }
         fact("operator sets", opsets.join(", "));
         fact("digest", manifest.digest.clone());
@@ -190,6 +155,14 @@ impl Inspection {
             wrap(&operators, 2, 96),
             body(engines).unwrap_or_default(),
         )
+    }
+}
+
+/// An operator's name, with its operator set in front unless that is the default one.
+fn spell(operator: &Operator) -> String {
+    match operator.domain.as_str() {
+        "ai.onnx" => operator.name.clone(),
+        domain => format!("{domain}.{}", operator.name),
     }
 }
 
@@ -257,13 +230,5 @@ mod tests {
     fn a_file_cannot_command_the_terminal() {
         assert_eq!(shorten("a\x1b[2Jb\nc", 10), "a\u{fffd}[2Jb c");
         assert_eq!(shorten("abcdef", 3), "abc…");
-    }
-
-    #[test]
-    fn operators_are_counted() {
-        let package = import::onnx(testkit::onnx::models::double(3)).unwrap();
-        let contents = Contents::of(&package);
-        assert_eq!(contents.operators, BTreeMap::from([("Mul".to_owned(), 1)]));
-        assert_eq!((contents.parameters, contents.opsets["ai.onnx"]), (1, 17));
     }
 }

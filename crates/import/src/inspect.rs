@@ -62,6 +62,7 @@ pub fn inspect(package: &Package) -> Inspection {
     };
     let nodes = counts.operators.values().sum();
     let mut operators: Vec<Operator> = counts.operators.into_iter().map(operator).collect();
+    // A stable sort: among equals by operator set and name.
     operators.sort_by_key(|operator| std::cmp::Reverse(operator.count));
     Inspection {
         format: manifest.format.as_str(),
