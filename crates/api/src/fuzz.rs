@@ -2,6 +2,7 @@
 //! what is kept of them is bounded by what they are.
 //!
 //! `FUZZ_SECONDS=600 cargo test -p api --release -- --ignored fuzz` runs for longer.
+#![cfg(test)]
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -7,7 +7,6 @@
 mod binary;
 mod error;
 mod examples;
-#[cfg(test)]
 mod fuzz;
 mod grpc;
 mod openapi;
