@@ -11,7 +11,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use object_store::{BackoffConfig, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
 use crate::{Error, Result, error};
@@ -82,7 +82,6 @@ impl Location {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (scheme, prefix) = ObjectStoreScheme::parse(url)
             .map_err(|error| Error::invalid(format!("{url}: {error}")))?;
-        let client = ClientOptions::new().with_timeout(Duration::from_secs(60));
         let retry = RetryConfig {
             backoff: BackoffConfig {
                 init_backoff: Duration::from_millis(100),
@@ -95,7 +94,10 @@ impl Location {
         // Later settings win: what the user says beats the defaults put in first.
         macro_rules! build {
             ($builder:ty) => {{
-                let builder = <$builder>::new().with_client_options(client).with_retry(retry);
+                // Not as whole options: Google's have to allow HTTP, which its machines use to ask
+                // for credentials.
+                let builder = <$builder>::new().with_retry(retry);
+                let builder = builder.with_config("timeout".parse()?, "60 seconds");
                 let known = self.settings.iter().filter_map(|(name, value)| {
                     Some((name.to_ascii_lowercase().parse().ok()?, value))
                 });
