@@ -22,6 +22,12 @@ pub struct Raw {
     /// Serve the model at PATH under NAME; may be repeated
     #[arg(long, value_name = "NAME=PATH")]
     pub model: Vec<String>,
+    /// Serve what a registry assigns, in place of paths: FOLDER, or s3://BUCKET/PREFIX, gs://…, az://…
+    #[arg(long, value_name = "FOLDER|URL")]
+    pub registry: Option<String>,
+    /// The registry's rows: postgres:// URL or SQLite file [default: registry.db in its folder]
+    #[arg(long, value_name = "URL|FILE", hide_env_values = true)]
+    pub database: Option<String>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub host: Option<String>,
@@ -76,10 +82,19 @@ pub struct Raw {
     pub provider: Vec<String>,
 }
 
+/// Where the models are.
+#[derive(Debug)]
+pub enum Models {
+    /// At these paths.
+    Paths(Vec<Source>),
+    /// In a registry, which says which of them are wanted.
+    Registry { place: String, database: Option<String> },
+}
+
 /// The checked configuration.
 #[derive(Debug)]
 pub struct Config {
-    pub sources: Vec<Source>,
+    pub models: Models,
     pub listen: SocketAddr,
     pub grpc_listen: Option<SocketAddr>,
     pub model_control: bool,
@@ -111,6 +126,8 @@ impl Raw {
         Self {
             paths,
             model,
+            registry: self.registry.or(other.registry),
+            database: self.database.or(other.database),
             host: self.host.or(other.host),
             port: self.port.or(other.port),
             grpc_port: self.grpc_port.or(other.grpc_port),
@@ -158,8 +175,15 @@ impl Raw {
             ))
             .help("listen on 127.0.0.1, or say that this is meant: --allow-remote"));
         }
+        let models = match self.registry {
+            // Paths are what somebody typed just now; the registry may be the environment's.
+            Some(place) if self.paths.is_empty() && self.model.is_empty() => {
+                Models::Registry { place, database: self.database }
+            }
+            _ => Models::Paths(sources(self.paths, &self.model)?),
+        };
         Ok(Config {
-            sources: sources(self.paths, &self.model)?,
+            models,
             grpc_listen: self.grpc_port.map(|port| SocketAddr::new(listen.ip(), port)),
             listen,
             model_control: self.model_control.unwrap_or(is_local),
@@ -222,7 +246,8 @@ fn sources(paths: Vec<PathBuf>, named: &[String]) -> Result<Vec<Source>, Failure
     }
     if sources.is_empty() {
         return Err(Failure::usage("nothing to serve").help(
-            "name a model file, a folder with one model, or a repository: modelyard serve model.onnx",
+            "name a model file, a folder with one model, or a repository: modelyard serve model.onnx; \
+             or a registry: modelyard serve --registry FOLDER",
         ));
     }
     Ok(sources)

@@ -65,7 +65,8 @@ struct Sent {
     found: Found,
 }
 
-type Refusal = (ErrorCode, String);
+/// Why a request to load or unload is refused.
+pub type Refusal = (ErrorCode, String);
 
 impl Library {
     /// A library of what the sources hold.
@@ -294,7 +295,7 @@ impl Control for Library {
 }
 
 /// A model's own settings, with what it leaves open taken from the server's.
-fn merge(own: InstanceSettings, defaults: &InstanceSettings) -> InstanceSettings {
+pub fn merge(own: InstanceSettings, defaults: &InstanceSettings) -> InstanceSettings {
     let providers = if own.providers.is_empty() { &defaults.providers } else { &own.providers };
     InstanceSettings {
         providers: providers.clone(),

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::Api;
+use api::{Api, Control};
 use serving::{Options, Serving, State};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Failure;
-use crate::config::{Config, Raw};
+use crate::config::{Config, Models, Raw};
 use crate::engines::Search;
 use crate::library::Library;
+use crate::registry::Followed;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,7 @@ Examples:
   modelyard serve model.onnx
   modelyard serve models/                             a repository: NAME/VERSION/model.onnx
   modelyard serve --model fraud=model.onnx --slo p99=50ms
+  modelyard serve --registry /srv/registry            what its aliases name, as they move
   modelyard serve --host 0.0.0.0 --allow-remote --port 9000 models/
 
 The server answers once a model is ready: GET /v2/health/ready says when. SIGHUP looks at the
@@ -49,26 +51,42 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let (library, assignments) =
-        Library::new(config.sources, config.defaults, config.model_control);
-    let library = Arc::new(library);
-    library.refresh().map_err(Failure::refused)?;
-    let serving = Serving::start(Options {
+    let options = |open: serving::Open, assignments| Options {
         engines: Arc::new(search.discover()),
-        open: Arc::new({
-            let library = library.clone();
-            move |name, assigned| library.open(name, assigned)
-        }),
+        open,
         assignments,
         observations: None,
         slo: config.slo,
         max_queue: config.max_queue,
-    })?;
-    library.followed_by(serving.clone());
-
+    };
     let (stop, stopped) = watch::channel(false);
-    spawn_signals(library.clone(), stop)?;
-    let api = Api { serving: serving.clone(), control: library, options: config.api };
+    let (serving, control, may_be_empty): (_, Arc<dyn Control>, _) = match config.models {
+        Models::Paths(sources) => {
+            let (library, assignments) =
+                Library::new(sources, config.defaults, config.model_control);
+            let library = Arc::new(library);
+            library.refresh().map_err(Failure::refused)?;
+            let opener = library.clone();
+            let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
+            let serving = Serving::start(options(open, assignments))?;
+            library.followed_by(serving.clone());
+            let again = library.clone();
+            spawn_signals(stop, Arc::new(move || again.refresh()))?;
+            (serving, library, false)
+        }
+        Models::Registry { place, database } => {
+            let settings = config.defaults.settings;
+            let followed = Followed::start(&place, database.as_deref(), settings).await?;
+            let followed = Arc::new(followed);
+            let opener = followed.clone();
+            let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
+            let serving = Serving::start(options(open, followed.assignments()))?;
+            // The registry is followed anyway.
+            spawn_signals(stop, Arc::new(|| Ok(())))?;
+            (serving, followed, true)
+        }
+    };
+    let api = Api { serving: serving.clone(), control, options: config.api };
     for listener in [Some(&listener), second.as_ref()].into_iter().flatten() {
         tracing::info!(address = %format!("http://{}", listener.local_addr()?), "listening");
     }
@@ -83,7 +101,7 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
     tokio::pin!(served);
     tokio::select! {
         result = &mut served => { result?; }
-        failure = nothing_loaded(&serving) => return Err(failure),
+        failure = nothing_loaded(&serving), if !may_be_empty => return Err(failure),
     }
     serving.drain().await;
     tracing::info!("stopped");
@@ -122,8 +140,11 @@ async fn nothing_loaded(serving: &Serving) -> Failure {
     }
 }
 
+/// Looks again at what there is to serve.
+type Refresh = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// SIGTERM and SIGINT stop the server, SIGHUP looks at the paths again.
-fn spawn_signals(library: Arc<Library>, stop: watch::Sender<bool>) -> std::io::Result<()> {
+fn spawn_signals(stop: watch::Sender<bool>, refresh: Refresh) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -133,9 +154,9 @@ fn spawn_signals(library: Arc<Library>, stop: watch::Sender<bool>) -> std::io::R
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hang_up.recv() => {
-                    let library = library.clone();
+                    let refresh = refresh.clone();
                     // Reads folders, so it stays off the threads that serve.
-                    let refreshed = tokio::task::spawn_blocking(move || library.refresh()).await;
+                    let refreshed = tokio::task::spawn_blocking(move || refresh()).await;
                     match refreshed {
                         Ok(Ok(())) => tracing::info!("looked at the paths again"),
                         Ok(Err(error)) => tracing::error!("kept what is loaded: {error}"),

@@ -2,6 +2,7 @@
 
 mod change;
 mod compare;
+mod follow;
 mod list;
 mod place;
 mod pull;
@@ -9,6 +10,7 @@ mod push;
 
 pub use change::{Alias, Collect, OnVersion, alias, archive, collect, delete, restore};
 pub use compare::{Diff, diff};
+pub use follow::Followed;
 pub use list::{
     At, Check, History, Models, Show, Versions, at, check, history, models, show, versions,
 };

@@ -63,9 +63,14 @@ impl Place {
             Some(text) => text.clone(),
             None => default_folder()?.to_string_lossy().into_owned(),
         };
-        let location = Location::parse(&text, cloud_settings()).or_failure()?;
-        Registry::open(&location, self.database.as_deref(), Clock::system()).await.or_failure()
+        open(&text, self.database.as_deref()).await
     }
+}
+
+/// Opens the registry at a folder or URL, with the settings of the clouds' own tools.
+pub async fn open(registry: &str, database: Option<&str>) -> Result<Registry, Failure> {
+    let location = Location::parse(registry, cloud_settings()).or_failure()?;
+    Registry::open(&location, database, Clock::system()).await.or_failure()
 }
 
 /// The settings that the clouds' own tools take from the environment.
