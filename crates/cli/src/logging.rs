@@ -40,6 +40,9 @@ pub fn start(args: &Args) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
+    // PostgreSQL's notices tell at each start that tables are there already.
+    let quiet = "sqlx::postgres::notice=warn".parse().expect("it is a directive");
+    let filter = filter.add_directive(quiet);
     let terminal = std::io::stderr().is_terminal();
     let pretty = match args.log_format {
         Format::Auto => terminal,
