@@ -194,8 +194,7 @@ impl Loader {
     /// Makes the table what is wanted, as far as it is running. A model of which nothing wanted is
     /// running keeps the versions that it had.
     fn publish(&self, wanted: &Assignments) {
-        let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
-        let mut models = HashMap::new();
+        let (mut models, mut kept) = (HashMap::new(), Vec::new());
         for (name, versions) in &wanted.models {
             let mut model = Model::default();
             for assigned in versions {
@@ -204,13 +203,15 @@ impl Loader {
                     model.versions.push((version.clone(), assigned.share));
                 }
             }
-            if model.versions.is_empty() && !versions.is_empty() {
-                model = table.models.remove(name.as_str()).unwrap_or_default();
-            }
             if !model.versions.is_empty() {
                 models.insert(name.as_str().into(), model);
+            } else if !versions.is_empty() {
+                kept.push(name);
             }
         }
+        // Requests wait for this lock: nothing else is done under it.
+        let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
+        models.extend(kept.into_iter().filter_map(|name| table.models.remove_entry(name.as_str())));
         table.models = models;
     }
 
