@@ -305,33 +305,17 @@ fn fuzz() {
             let bytes = strategy.new_tree(&mut runner).unwrap().current();
             let check = std::panic::AssertUnwindSafe(|| try_it(&bytes));
             let fine = std::panic::catch_unwind(check).is_ok();
-            assert!(fine, "failing input, for a .hex file in the corpus: {}", hex(&bytes));
+            assert!(
+                fine,
+                "failing input, for a .hex file in the corpus: {}",
+                testkit::corpus::hex(&bytes)
+            );
         }
         runs += 1000;
     }
     println!("{runs} inputs");
 }
 
-/// The files of `tests/corpus`: `.hex` holds bytes as hexadecimal, any other file is what it is.
 fn corpus() -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let mut paths: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    // The order decides what a fixed seed of the runner makes of them.
-    paths.sort();
-    let read = |path: &std::path::PathBuf| {
-        let contents = std::fs::read(path).unwrap();
-        if path.extension().is_none_or(|extension| extension != "hex") {
-            return contents;
-        }
-        let digits: Vec<u8> = contents.into_iter().filter(u8::is_ascii_hexdigit).collect();
-        let byte =
-            |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        digits.chunks_exact(2).map(byte).collect()
-    };
-    paths.iter().map(read).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    testkit::corpus::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus"))
 }

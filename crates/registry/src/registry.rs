@@ -1,6 +1,7 @@
 //! The door: what can be asked of a registry, and what can be changed.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use model::{Assigned, Assignments, InstanceSettings};
@@ -270,6 +271,21 @@ impl Registry {
         let what = place(version, file);
         let blob = self.blob(file).await.map_err(|error| error.at(&what))?;
         self.blobs.copy(&blob, file.size, to, &what).await
+    }
+
+    /// Copies every file of a version into a folder, and returns the path of the one to open. What
+    /// [`Self::copy`] says holds for each.
+    pub async fn fetch(&self, version: &Version, folder: &std::path::Path) -> Result<PathBuf> {
+        if version.files.is_empty() {
+            return Err(Error::not_found(format!(
+                "{}:{} was deleted, and its files are gone",
+                version.model, version.number
+            )));
+        }
+        for file in &version.files {
+            self.copy(version, file, &folder.join(&file.name)).await?;
+        }
+        Ok(folder.join(&version.main))
     }
 
     /// The bytes of one file of a version; their digest has been checked.

@@ -42,15 +42,15 @@ impl Followed {
         };
         let first = with_defaults(assigned.borrow_and_update().clone());
         let (sender, assignments) = watch::channel(first);
+        let files = tempfile::Builder::new().prefix("modelyard-").tempdir()?;
+        let copies = files.path().to_owned();
         tokio::spawn(async move {
             while assigned.changed().await.is_ok() {
                 let wanted = with_defaults(assigned.borrow_and_update().clone());
-                if sender.send(wanted).is_err() {
-                    return;
-                }
+                let before = sender.send_replace(wanted.clone());
+                forget(&copies, &before, &wanted).await;
             }
         });
-        let files = tempfile::Builder::new().prefix("modelyard-").tempdir()?;
         Ok(Self { registry, files, assignments, runtime: Handle::current() })
     }
 
@@ -62,7 +62,6 @@ impl Followed {
     /// Fetches a version, whose digests are checked on the way, and opens it as untrusted bytes all
     /// the same. Blocks; must not be called from the runtime's own threads.
     pub fn open(&self, model: &str, assigned: &Assigned) -> Result<Package, String> {
-        self.forget();
         let file = self
             .runtime
             .block_on(self.fetch(model, &assigned.version))
@@ -74,37 +73,33 @@ impl Followed {
         let number = version.parse().expect("the registry assigns versions by number");
         let reference = Reference { model: model.to_owned(), version: Selector::Number(number) };
         let version = self.registry.resolve(&reference).await?;
-        let folder = self.folder(model, &number.to_string());
-        for file in &version.files {
-            self.registry.copy(&version, file, &folder.join(&file.name)).await?;
-        }
-        Ok(folder.join(&version.main))
-    }
-
-    fn folder(&self, model: &str, version: &str) -> PathBuf {
-        self.files.path().join(model).join(version)
-    }
-
-    /// Removes the copies of versions that are no longer assigned. An engine may read external data
-    /// for as long as a version is loaded; what it has open outlives its name.
-    fn forget(&self) {
-        let wanted = self.assignments.borrow().clone();
-        for model in inside(self.files.path()) {
-            for version in inside(&model) {
-                let is_wanted = wanted.models.iter().any(|(name, versions)| {
-                    versions.iter().any(|one| self.folder(name, &one.version) == version)
-                });
-                if !is_wanted && let Err(error) = std::fs::remove_dir_all(&version) {
-                    tracing::warn!("cannot remove {}: {error}", version.display());
-                }
-            }
-        }
+        self.registry.fetch(&version, &folder(self.files.path(), model, &number.to_string())).await
     }
 }
 
-fn inside(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    entries.flatten().map(|entry| entry.path()).collect()
+/// Where a version is copied to.
+fn folder(files: &Path, model: &str, version: &str) -> PathBuf {
+    files.join(model).join(version)
+}
+
+/// Removes the copies of versions that are assigned no longer. An engine may read external data for
+/// as long as a version is loaded; what it has open outlives its name.
+async fn forget(files: &Path, before: &Assignments, now: &Assignments) {
+    let is_wanted = |model: &str, version: &str| {
+        let versions = now.models.get(model);
+        versions.is_some_and(|versions| versions.iter().any(|one| one.version == version))
+    };
+    for (model, versions) in &before.models {
+        for Assigned { version, .. } in versions.iter().filter(|v| !is_wanted(model, &v.version)) {
+            let folder = folder(files, model, version);
+            match tokio::fs::remove_dir_all(&folder).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!("cannot remove {}: {error}", folder.display());
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 fn refusal() -> Refusal {

@@ -29,25 +29,16 @@ pub struct Pull {
 
 /// Copies the files, and prints where the model is.
 pub fn pull(args: Pull) -> Result<(), Failure> {
-    let (folder, version) = args.place.with(async |registry| {
+    let (file, version) = args.place.with(async |registry| {
         let version = registry.resolve(&args.named).await.or_failure()?;
-        if version.files.is_empty() {
-            let Reference { model, .. } = &args.named;
-            return Err(Failure::new(format!(
-                "{model}:{} was deleted, and its files are gone",
-                version.number
-            )));
-        }
         let name = || format!("{}-{}", version.model, version.number).into();
         let folder = args.to.clone().unwrap_or_else(name);
-        for file in &version.files {
-            registry.copy(&version, file, &folder.join(&file.name)).await.or_failure()?;
-        }
-        Ok((folder, version))
+        let file = registry.fetch(&version, &folder).await.or_failure()?;
+        Ok((file, version))
     })?;
     if args.place.json {
         return print_json(&version);
     }
-    println!("{}", folder.join(&version.main).display());
+    println!("{}", file.display());
     Ok(())
 }

@@ -8,6 +8,7 @@ use model::DataType;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use testkit::corpus::hex;
 use testkit::onnx::{Attribute, Model, float, models, tensor};
 
 /// Models that reach most of the code.
@@ -240,20 +241,6 @@ fn the_corpus_does_no_harm() {
     corpus.into_iter().for_each(try_it);
 }
 
-/// The files of the corpus, written as hexadecimal so that they survive as text.
 fn corpus() -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let bytes = |path| {
-        let text: String = std::fs::read_to_string(path).unwrap();
-        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-        let byte =
-            |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        digits.chunks_exact(2).map(byte).collect()
-    };
-    files.map(bytes).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    testkit::corpus::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus"))
 }

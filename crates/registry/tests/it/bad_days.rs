@@ -165,15 +165,21 @@ async fn a_database_that_goes_away_is_told_and_comes_back() {
     assert_consistent(&registry).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_answers_503_is_asked_again() {
-    let Some(s3) = S3::start() else { return };
+/// A registry whose store is reached through a proxy that can misbehave.
+fn behind_a_proxy(s3: &S3, url: &str) -> (Proxy, Place) {
     let port = s3.endpoint().rsplit(':').next().unwrap().parse().unwrap();
     let proxy = Proxy::start(port);
     let mut settings = s3.settings();
     settings.retain(|(name, _)| name != "AWS_ENDPOINT_URL");
     settings.push(("AWS_ENDPOINT_URL".into(), format!("http://127.0.0.1:{}", proxy.port)));
-    let place = Place::at("s3://models/flaky", settings, None);
+    let place = Place::at(url, settings, None);
+    (proxy, place)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_answers_503_is_asked_again() {
+    let Some(s3) = S3::start() else { return };
+    let (proxy, place) = behind_a_proxy(&s3, "s3://models/flaky");
     let registry = place.open().await;
     // Every third request is refused, and each waits a while.
     proxy.refuse_every.store(3, Ordering::SeqCst);
@@ -185,12 +191,7 @@ async fn a_store_that_answers_503_is_asked_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_upload_is_carried_on_with() {
     let Some(s3) = S3::start() else { return };
-    let port = s3.endpoint().rsplit(':').next().unwrap().parse().unwrap();
-    let proxy = Proxy::start(port);
-    let mut settings = s3.settings();
-    settings.retain(|(name, _)| name != "AWS_ENDPOINT_URL");
-    settings.push(("AWS_ENDPOINT_URL".into(), format!("http://127.0.0.1:{}", proxy.port)));
-    let place = Place::at("s3://models/broken", settings, None);
+    let (proxy, place) = behind_a_proxy(&s3, "s3://models/broken");
     let contents = bytes(40 << 20, 4);
     let draft = draft("m", contents.clone());
     {
