@@ -5,6 +5,7 @@
 //! found or stored.
 
 mod binary;
+mod caller;
 mod error;
 mod examples;
 mod fuzz;

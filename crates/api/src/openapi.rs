@@ -3,11 +3,12 @@
 //!
 //! A pure function of what serving says is running.
 
+use hyper::header::HeaderName;
 use model::{DataType, Dimension, ErrorCode, Signature, TensorSpec};
 use serde_json::{Map, Value, json};
-use serving::{ModelInfo, State, Status};
+use serving::{ModelInfo, Status};
 
-use crate::TABLE;
+use crate::{TABLE, caller};
 
 /// The most elements that an example body spells out; a longer one would be no use to read.
 const MAX_EXAMPLE: usize = 200_000;
@@ -15,7 +16,7 @@ const MAX_EXAMPLE: usize = 200_000;
 /// Describes the server with the given name and version, and every model that is ready.
 pub(crate) fn document(name: &str, version: &str, models: &[Status]) -> Value {
     let mut paths = server_paths();
-    for status in models.iter().filter(|status| status.state == State::Ready) {
+    for status in models.iter().filter(|status| status.state.answers()) {
         let Some(info) = &status.info else { continue };
         let several = models.iter().filter(|other| other.name == status.name).count() > 1;
         model_paths(&mut paths, info, several);
@@ -36,7 +37,11 @@ pub(crate) fn document(name: &str, version: &str, models: &[Status]) -> Value {
             {"name": "models", "description": "What is loaded, and predictions"},
         ],
         "paths": paths,
-        "components": {"schemas": schemas(), "responses": error_responses()},
+        "components": {
+            "schemas": schemas(),
+            "responses": error_responses(),
+            "parameters": parameters(),
+        },
     })
 }
 
@@ -224,6 +229,10 @@ fn operation(info: &ModelInfo, id: &str, bodies: Bodies) -> Value {
         "operationId": id,
         "tags": ["models"],
         "summary": bodies.summary,
+        "parameters": [
+            {"$ref": "#/components/parameters/Key"},
+            {"$ref": "#/components/parameters/Version"},
+        ],
         "requestBody": {"required": true, "content": {"application/json": media}},
         "responses": responses,
         "x-modelyard": {
@@ -235,6 +244,25 @@ fn operation(info: &ModelInfo, id: &str, bodies: Bodies) -> Value {
             "outputs": info.signature.outputs,
         },
     }})
+}
+
+/// The headers that any prediction may have.
+fn parameters() -> Value {
+    let header = |name: &HeaderName, description: &str| {
+        json!({
+            "name": name.as_str(), "in": "header", "required": false, "description": description,
+            "schema": {
+                "type": "string", "minLength": 1, "maxLength": caller::LONGEST,
+                "pattern": "^[ -~]+$",
+            },
+        })
+    };
+    json!({
+        "Key": header(&caller::KEY, "Who asks, in any words: requests with the same key get the \
+            same version of a model while its shares of traffic stay the same"),
+        "Version": header(&caller::VERSION, "The version that is to answer, whatever its share of \
+            traffic; must not contradict a version in the path"),
+    })
 }
 
 /// What can go wrong with a prediction; 413 is HTTP's own.
@@ -416,6 +444,7 @@ fn segment(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::pages::tests::{info, status};
+    use serving::State;
 
     fn spec(name: &str, datatype: DataType, shape: Vec<Dimension>) -> TensorSpec {
         TensorSpec::new(name, datatype, shape)

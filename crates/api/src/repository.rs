@@ -33,6 +33,7 @@ fn entry(of: serving::Status) -> Entry {
     let (state, reason) = match of.state {
         State::Loading => ("LOADING", None),
         State::Ready => ("READY", None),
+        State::OnDemand => ("READY", Some("loaded on demand".into())),
         State::Unloading => ("UNLOADING", None),
         State::Unavailable(reason) => ("UNAVAILABLE", Some(reason.unwrap_or("unloaded".into()))),
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use model::ErrorCode;
 use serving::{Error, ModelInfo, Serving, Status};
 
+use crate::caller::Caller;
 use crate::refusals::invalid;
 
 /// The one signature that a model has.
@@ -28,6 +29,15 @@ impl Choice {
             Self::Latest => None,
             Self::Version(version) | Self::Label(version) => Some(version),
         }
+    }
+
+    /// The same, or what the call's headers say where the request names none.
+    pub(crate) fn or_of(self, caller: &Caller) -> Result<Self, Error> {
+        let version = caller.version(self.version())?;
+        Ok(match (self, version) {
+            (Self::Latest, Some(version)) => Self::Version(version),
+            (named, _) => named,
+        })
     }
 
     /// A label names a version by its string.

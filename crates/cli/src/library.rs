@@ -179,6 +179,7 @@ impl Library {
             // Who names no version gets the newest, as with Triton and TensorFlow Serving.
             share: u32::from(position == last),
             shadow: false,
+            pinned: Vec::new(),
             settings: settings.clone(),
             generation: fingerprint(path, loads),
         };

@@ -30,6 +30,8 @@ pub struct Assigned {
     pub share: u32,
     /// Whether it gets a copy of the traffic whose answers nobody sees.
     pub shadow: bool,
+    /// Request keys that always get this version, whatever the shares say.
+    pub pinned: Vec<String>,
     /// How to run it.
     pub settings: InstanceSettings,
     /// Raised to load the same version again, for example after its file changed.

@@ -21,7 +21,7 @@ mod tensor;
 
 pub use assignments::{Assigned, Assignments, InstanceSettings};
 pub use error::ErrorCode;
-pub use observation::{Observation, Outcome};
+pub use observation::{Observation, Outcome, Shadow};
 pub use package::{Format, Manifest, Package, Program};
 pub use signature::{Dimension, Signature, TensorSpec};
 pub use tensor::{Buffer, Data, DataType, Element, ShapeError, Tensor, element_count};

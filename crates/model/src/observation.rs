@@ -23,11 +23,13 @@ pub struct Observation {
     pub version: Arc<str>,
     /// The caller's request id.
     pub id: Option<Arc<str>>,
+    /// The caller's key, by which it always gets the same version.
+    pub key: Option<Arc<str>>,
     /// When it was received.
     pub at: SystemTime,
-    /// Time waited for an instance.
+    /// Time waited for an instance; zero if it failed.
     pub queue: Duration,
-    /// Time in the engine, for the whole batch.
+    /// Time in the engine, for the whole batch; if it failed, all the time until then.
     pub compute: Duration,
     /// Rows that ran together.
     pub batch_size: usize,
@@ -36,5 +38,16 @@ pub struct Observation {
     /// The inputs, in the signature's order; `None` for optional ones that were left out.
     pub inputs: Arc<[Option<Tensor>]>,
     /// The outputs, in the signature's order; empty if it failed.
+    pub outputs: Arc<[Tensor]>,
+    /// For an answer that nobody saw: what the caller got instead.
+    pub shadow: Option<Shadow>,
+}
+
+/// What a caller got whose request was given to another version as well.
+#[derive(Clone, Debug)]
+pub struct Shadow {
+    /// The version that answered the caller.
+    pub version: Arc<str>,
+    /// What the caller got, in the order of that version's signature; empty if it failed.
     pub outputs: Arc<[Tensor]>,
 }

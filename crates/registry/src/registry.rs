@@ -194,6 +194,7 @@ impl Registry {
             source: format!("{model}:{}", share.version),
             share: share.share,
             shadow: share.shadow,
+            pinned: Vec::new(),
             settings: InstanceSettings::default(),
             // A number is never given to other bytes, so nothing is ever loaded twice.
             generation: 0,

@@ -132,7 +132,8 @@ impl Serving {
                 Ok(answer) => Ok(answer),
             };
             if let (Some(at), Some(inputs)) = (received, inputs) {
-                self.observe(&version, request.id.as_deref(), at, inputs, &outcome);
+                let who = (request.id.as_deref(), request.key.as_deref());
+                self.observe(&version, who, at, inputs, &outcome);
             }
             let answer = outcome?;
             return Ok(Reply {
@@ -288,7 +289,7 @@ impl Serving {
     fn observe(
         &self,
         version: &Version,
-        id: Option<&str>,
+        (id, key): (Option<&str>, Option<&str>),
         at: SystemTime,
         inputs: Arc<[Option<Tensor>]>,
         outcome: &Result<Answer, Error>,
@@ -299,6 +300,7 @@ impl Serving {
             model: version.info.name.clone(),
             version: version.info.version.clone(),
             id: id.map(Into::into),
+            key: key.map(Into::into),
             at,
             queue: answer.map_or(Duration::ZERO, |answer| answer.queue),
             compute: answer.map_or(Duration::ZERO, |answer| answer.compute),
@@ -309,6 +311,7 @@ impl Serving {
             },
             inputs,
             outputs: answer.map(|answer| answer.outputs.as_slice().into()).unwrap_or_default(),
+            shadow: None,
         };
         if observations.try_send(observation).is_err() {
             self.inner.dropped_observations.fetch_add(1, Ordering::Relaxed);

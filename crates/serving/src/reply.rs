@@ -12,6 +12,8 @@ pub struct Request {
     pub model: String,
     /// The version, if the caller named one.
     pub version: Option<String>,
+    /// The caller's key: requests with the same key get the same version.
+    pub key: Option<String>,
     /// The caller's id; it comes back in the reply.
     pub id: Option<String>,
     /// Named inputs, in any order.
@@ -69,10 +71,19 @@ pub enum State {
     Loading,
     /// Answers requests.
     Ready,
+    /// Not in memory now, to spare it; loaded again as soon as somebody asks for it.
+    OnDemand,
     /// No longer wanted; its last requests are being answered.
     Unloading,
     /// Not loaded; why, if loading failed.
     Unavailable(Option<String>),
+}
+
+impl State {
+    /// Whether a request is answered, at once or after a load.
+    pub fn answers(&self) -> bool {
+        matches!(self, Self::Ready | Self::OnDemand)
+    }
 }
 
 /// A version and its state.

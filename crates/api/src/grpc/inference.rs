@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::ErrorCode;
-use serving::{Error, Reply, State};
+use serving::{Error, Reply};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::status;
-use super::{config, deadline, of_error, statistics, tensor, trailing};
+use super::{Call, config, deadline, of_error, statistics, tensor, trailing};
 use crate::proto::inference as pb;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::inference::infer_parameter::ParameterChoice;
@@ -83,7 +83,7 @@ impl GrpcInferenceService for Inference {
         let of = request.into_inner();
         let info = self.api.serving.model(&of.name, version(&of.version)).map_err(of_error)?;
         let all = self.api.serving.status().into_iter();
-        let ready = all.filter(|s| s.name == info.name && s.state == State::Ready);
+        let ready = all.filter(|s| s.name == info.name && s.state.answers());
         let versions = ready.map(|s| s.version.to_string()).collect();
         Ok(Response::new(config::metadata(&info, versions)))
     }
@@ -92,9 +92,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let call = Call::read(request.metadata()).map_err(of_error)?;
         let (answer, trailing) =
-            infer(&self.api, request.into_inner(), deadline).await.map_err(of_error)?;
+            infer(&self.api, request.into_inner(), &call).await.map_err(of_error)?;
         let mut response = Response::new(answer);
         response.extensions_mut().insert(trailing);
         Ok(response)
@@ -107,9 +107,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let call = Call::read(request.metadata()).map_err(of_error)?;
         let (sender, receiver) = mpsc::channel(STREAM_WIDTH);
-        tokio::spawn(stream(Arc::clone(&self.api), request.into_inner(), deadline, sender));
+        tokio::spawn(stream(Arc::clone(&self.api), request.into_inner(), call, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -231,18 +231,19 @@ impl GrpcInferenceService for Inference {
 async fn infer(
     api: &Api,
     message: pb::ModelInferRequest,
-    deadline: Option<Instant>,
+    call: &Call,
 ) -> Result<(pb::ModelInferResponse, super::Trailing), Error> {
     let parameters = Parameters::read(&message.parameters)?;
     let classes = classes(&message.outputs)?;
     let request = serving::Request {
         model: message.model_name,
-        version: Some(message.model_version).filter(|version| !version.is_empty()),
+        version: call.caller.version(version(&message.model_version))?,
+        key: call.caller.key.clone(),
         id: Some(message.id).filter(|id| !id.is_empty()),
         inputs: tensor::inputs(message.inputs, message.raw_input_contents)?,
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),
         priority: parameters.priority,
-        deadline: deadline::earlier(deadline, parameters.deadline),
+        deadline: deadline::earlier(call.deadline, parameters.deadline),
     };
     let reply = api.serving.infer(request).await?;
     let trailing = trailing(&reply);
@@ -346,7 +347,7 @@ fn whole(
 async fn stream(
     api: Arc<Api>,
     mut requests: Streaming<pb::ModelInferRequest>,
-    deadline: Option<Instant>,
+    call: Call,
     answers: mpsc::Sender<Result<pb::ModelStreamInferResponse, Status>>,
 ) {
     let mut running = JoinSet::new();
@@ -359,10 +360,10 @@ async fn stream(
         };
         match request {
             Ok(Some(request)) => {
-                let (api, answers) = (Arc::clone(&api), answers.clone());
+                let (api, call, answers) = (Arc::clone(&api), call.clone(), answers.clone());
                 running.spawn(async move {
                     // An error means that the caller has gone.
-                    let _ = answers.send(Ok(stream_answer(&api, request, deadline).await)).await;
+                    let _ = answers.send(Ok(stream_answer(&api, request, &call).await)).await;
                 });
             }
             Ok(None) => break,
@@ -384,10 +385,10 @@ async fn stream(
 async fn stream_answer(
     api: &Api,
     request: pb::ModelInferRequest,
-    deadline: Option<Instant>,
+    call: &Call,
 ) -> pb::ModelStreamInferResponse {
     let (name, id) = (request.model_name.clone(), request.id.clone());
-    match infer(api, request, deadline).await {
+    match infer(api, request, call).await {
         Ok((mut answer, _)) => {
             // Every request has one answer; clients that wait for a model's last one look here.
             let last =

@@ -12,6 +12,7 @@ mod tensorflow;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::header::HeaderMap;
 use hyper::{Request, Response};
@@ -19,9 +20,11 @@ use serving::{Error, Reply};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tower::Service;
 
+use crate::caller::Caller;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::proto::tensorflow::serving::model_service_server::ModelServiceServer;
 use crate::proto::tensorflow::serving::prediction_service_server::PredictionServiceServer;
@@ -85,6 +88,21 @@ fn add_reflection(
     };
     let router = add(router, api, builder().build_v1()?);
     Ok(add(router, api, builder().build_v1alpha()?))
+}
+
+/// What a call's metadata says.
+#[derive(Clone, Debug)]
+struct Call {
+    caller: Caller,
+    /// When the call's own time is up.
+    deadline: Option<Instant>,
+}
+
+impl Call {
+    fn read(metadata: &MetadataMap) -> Result<Self, Error> {
+        let caller = Caller::read(metadata.as_ref())?;
+        Ok(Self { caller, deadline: deadline::of_call(metadata)? })
+    }
 }
 
 fn of_error(error: Error) -> Status {

@@ -29,7 +29,7 @@ impl<'a> Overview<'a> {
     }
 
     fn ready(&self) -> bool {
-        self.models.iter().all(|(status, _)| status.state == State::Ready)
+        self.models.iter().all(|(status, _)| status.state.answers())
     }
 
     /// For programs.
@@ -74,6 +74,7 @@ fn state(status: &Status) -> (&'static str, Option<&str>) {
     match &status.state {
         State::Loading => ("loading", None),
         State::Ready => ("ready", None),
+        State::OnDemand => ("on demand", None),
         State::Unloading => ("unloading", None),
         State::Unavailable(reason) => ("unavailable", reason.as_deref()),
     }

@@ -156,6 +156,7 @@ fn assigned() -> Assigned {
         source: String::new(),
         share: 1,
         shadow: false,
+        pinned: Vec::new(),
         settings: InstanceSettings { instances: Some(1), ..Default::default() },
         generation: 0,
     }

@@ -39,6 +39,7 @@ pub fn assigned(version: &str, share: u32, settings: &InstanceSettings) -> Assig
         source: "good".into(),
         share,
         shadow: false,
+        pinned: Vec::new(),
         settings: settings.clone(),
         generation: 0,
     }

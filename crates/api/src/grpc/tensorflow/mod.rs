@@ -5,14 +5,14 @@ mod tensor;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use model::{ErrorCode, TensorSpec};
 use prost::Message;
 use serving::{Error, ModelInfo, Reply};
 use tonic::{Request, Response, Status};
 
-use super::{deadline, of_error, trailing};
+use super::{Call, of_error, trailing};
+use crate::caller::Caller;
 use crate::proto::tensorflow as tf;
 use crate::proto::tensorflow::serving as pb;
 use crate::proto::tensorflow::serving::inference_result::Result as TaskResult;
@@ -45,9 +45,8 @@ impl PredictionService for Predictions {
         &self,
         request: Request<pb::PredictRequest>,
     ) -> Result<Response<pb::PredictResponse>, Status> {
-        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
-        let mut reply =
-            predict(&self.api, request.into_inner(), deadline).await.map_err(of_error)?;
+        let call = Call::read(request.metadata()).map_err(of_error)?;
+        let mut reply = predict(&self.api, request.into_inner(), call).await.map_err(of_error)?;
         let outputs = std::mem::take(&mut reply.outputs);
         let names = &reply.info.signature.outputs;
         let named = |(position, tensor): (usize, _)| {
@@ -62,10 +61,10 @@ impl PredictionService for Predictions {
         &self,
         request: Request<pb::ClassificationRequest>,
     ) -> Result<Response<pb::ClassificationResponse>, Status> {
-        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let call = Call::read(request.metadata()).map_err(of_error)?;
         let pb::ClassificationRequest { model_spec: spec, input } = request.into_inner();
         let (reply, rows) =
-            run_examples(&self.api, spec.as_ref(), input, deadline).await.map_err(of_error)?;
+            run_examples(&self.api, spec.as_ref(), input, call).await.map_err(of_error)?;
         let result = Some(classifications(&reply, rows).map_err(of_error)?);
         let model_spec = Some(model_spec(&reply.info));
         Ok(respond(pb::ClassificationResponse { model_spec, result }, &reply))
@@ -75,10 +74,10 @@ impl PredictionService for Predictions {
         &self,
         request: Request<pb::RegressionRequest>,
     ) -> Result<Response<pb::RegressionResponse>, Status> {
-        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let call = Call::read(request.metadata()).map_err(of_error)?;
         let pb::RegressionRequest { model_spec: spec, input } = request.into_inner();
         let (reply, rows) =
-            run_examples(&self.api, spec.as_ref(), input, deadline).await.map_err(of_error)?;
+            run_examples(&self.api, spec.as_ref(), input, call).await.map_err(of_error)?;
         let result = Some(regressions(&reply, rows).map_err(of_error)?);
         let model_spec = Some(model_spec(&reply.info));
         Ok(respond(pb::RegressionResponse { model_spec, result }, &reply))
@@ -88,12 +87,12 @@ impl PredictionService for Predictions {
         &self,
         request: Request<pb::MultiInferenceRequest>,
     ) -> Result<Response<pb::MultiInferenceResponse>, Status> {
-        let deadline = deadline::of_call(request.metadata()).map_err(of_error)?;
+        let call = Call::read(request.metadata()).map_err(of_error)?;
         let pb::MultiInferenceRequest { tasks, input } = request.into_inner();
         let spec = one_model(&tasks).map_err(of_error)?;
         // The tasks differ only in how they read the same answer: the model runs once.
         let (reply, rows) =
-            run_examples(&self.api, Some(spec), input, deadline).await.map_err(of_error)?;
+            run_examples(&self.api, Some(spec), input, call).await.map_err(of_error)?;
         let result = |task: &pb::InferenceTask| {
             let result = match &*task.method_name {
                 CLASSIFY => TaskResult::ClassificationResult(classifications(&reply, rows)?),
@@ -121,7 +120,8 @@ impl PredictionService for Predictions {
             let message = format!("metadata field \"{other}\" is not supported; there is {field}");
             return Err(of_error(invalid(message)));
         }
-        let (_, info) = ready(&self.api, of.model_spec.as_ref()).map_err(of_error)?;
+        let (_, info) =
+            ready(&self.api, of.model_spec.as_ref(), &Caller::default()).map_err(of_error)?;
         let signatures = pb::SignatureDefMap {
             signature_def: HashMap::from([(SIGNATURE.into(), signature_def(&info))]),
         };
@@ -143,12 +143,8 @@ fn respond<T>(answer: T, reply: &Reply) -> Response<T> {
     response
 }
 
-async fn predict(
-    api: &Api,
-    request: pb::PredictRequest,
-    deadline: Option<Instant>,
-) -> Result<Reply, Error> {
-    let (model, info) = ready(api, request.model_spec.as_ref())?;
+async fn predict(api: &Api, request: pb::PredictRequest, call: Call) -> Result<Reply, Error> {
+    let (model, info) = ready(api, request.model_spec.as_ref(), &call.caller)?;
     let limit = api.options.max_body_bytes;
     let decode = |(name, tensor): (String, _)| {
         let tensor = tensor::decode(&name, tensor, limit)?;
@@ -158,9 +154,10 @@ async fn predict(
     let request = serving::Request {
         model,
         version: Some(info.version.to_string()),
+        key: call.caller.key,
         inputs: inputs?,
         outputs: request.output_filter,
-        deadline,
+        deadline: call.deadline,
         ..Default::default()
     };
     api.serving.infer(request).await
@@ -171,9 +168,9 @@ async fn run_examples(
     api: &Api,
     spec: Option<&pb::ModelSpec>,
     input: Option<pb::Input>,
-    deadline: Option<Instant>,
+    call: Call,
 ) -> Result<(Reply, usize), Error> {
-    let (model, info) = ready(api, spec)?;
+    let (model, info) = ready(api, spec, &call.caller)?;
     let (examples, context) = match input.and_then(|input| input.kind) {
         Some(InputKind::ExampleList(list)) => (list.examples, None),
         Some(InputKind::ExampleListWithContext(list)) => (list.examples, list.context),
@@ -183,13 +180,25 @@ async fn run_examples(
     let inputs = examples::inputs(&info.signature, &examples, context.as_ref(), limit)?;
     // The version whose signature was read, so that another cannot get its inputs.
     let version = Some(info.version.to_string());
-    let request = serving::Request { model, version, inputs, deadline, ..Default::default() };
+    let request = serving::Request {
+        model,
+        version,
+        key: call.caller.key,
+        inputs,
+        deadline: call.deadline,
+        ..Default::default()
+    };
     Ok((api.serving.infer(request).await?, examples.len()))
 }
 
 /// The name of the model that a request means, and the version that is to answer it.
-fn ready(api: &Api, spec: Option<&pb::ModelSpec>) -> Result<(String, Arc<ModelInfo>), Error> {
+fn ready(
+    api: &Api,
+    spec: Option<&pb::ModelSpec>,
+    caller: &Caller,
+) -> Result<(String, Arc<ModelInfo>), Error> {
     let (spec, choice) = named(spec)?;
+    let choice = choice.or_of(caller)?;
     let info = find(&api.serving, &spec.name, &choice)?;
     check_signature(&spec.signature_name)?;
     Ok((spec.name.clone(), info))

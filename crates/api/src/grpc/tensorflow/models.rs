@@ -55,7 +55,7 @@ impl ModelService for Models {
 fn version_status(version: &str, state: State) -> pb::ModelVersionStatus {
     let (state, failure) = match state {
         State::Loading => (Code::Loading, None),
-        State::Ready => (Code::Available, None),
+        State::Ready | State::OnDemand => (Code::Available, None),
         State::Unloading => (Code::Unloading, None),
         State::Unavailable(failure) => (Code::End, failure),
     };

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use serving::{State, Status};
 
 use super::{body, json_response, off_the_reactor, segments, v2};
+use crate::caller::Caller;
 use crate::error::Failure;
 use crate::server::Body;
 use crate::tensorflow::{Choice, find, states};
@@ -122,8 +123,10 @@ async fn run(
     target: Target<'_>,
     body: Incoming,
 ) -> Result<Response<Body>, Failure> {
+    let caller = Caller::read(target.headers)?;
+    let choice = target.choice.or_of(&caller)?;
     let body = body::read(target.headers, body, &api.options).await?;
-    let info = find(&api.serving, target.name, &target.choice)?;
+    let info = find(&api.serving, target.name, &choice)?;
     let decoded = off_the_reactor(body.len(), || -> Result<_, serving::Error> {
         if verb == Verb::Predict {
             let (format, inputs) = request::read_predict(&body, &info.signature)?;
@@ -140,6 +143,7 @@ async fn run(
         model: target.name.to_owned(),
         // The version that the request was read for; choosing again could find another signature.
         version: Some(info.version.to_string()),
+        key: caller.key,
         inputs,
         deadline: v2::deadline(target.headers, target.arrived, None)?,
         ..serving::Request::default()
@@ -172,7 +176,7 @@ fn status(api: &Api, name: &str, choice: &Choice) -> Result<Response<Body>, Fail
 fn version_status(status: &Status) -> Value {
     let (state, error) = match &status.state {
         State::Loading => ("LOADING", None),
-        State::Ready => ("AVAILABLE", None),
+        State::Ready | State::OnDemand => ("AVAILABLE", None),
         State::Unloading => ("UNLOADING", None),
         State::Unavailable(reason) => ("END", reason.clone()),
     };

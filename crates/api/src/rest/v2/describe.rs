@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 use hyper::{Response, StatusCode};
 use model::{DataType, ErrorCode, TensorSpec};
 use serde_json::{Value, json};
-use serving::{Count, ModelInfo, State, Statistics};
+use serving::{Count, ModelInfo, Statistics};
 
 use super::super::json_response;
 use super::with_status;
@@ -65,7 +65,7 @@ pub(crate) fn platform(info: &ModelInfo) -> String {
 }
 
 fn ready_versions(api: &Api, name: &str) -> Vec<String> {
-    let is_ready = |status: &serving::Status| &*status.name == name && status.state == State::Ready;
+    let is_ready = |status: &serving::Status| &*status.name == name && status.state.answers();
     api.serving.status().iter().filter(|s| is_ready(s)).map(|s| s.version.to_string()).collect()
 }
 

@@ -18,6 +18,7 @@ pub(super) use reply::add_timing;
 
 use super::{body, json_response, off_the_reactor, segments};
 use crate::Api;
+use crate::caller::Caller;
 use crate::error::Failure;
 use crate::repository::only_repository;
 use crate::server::Body;
@@ -168,12 +169,14 @@ struct Target<'a> {
 }
 
 async fn infer(api: &Api, target: Target<'_>, body: Incoming) -> Result<Response<Body>, Failure> {
+    let caller = Caller::read(target.headers)?;
+    let version = caller.version(target.version)?;
     let body = body::read(target.headers, body, &api.options).await?;
     let size = body.len();
     let decode = || -> Result<_, Failure> {
         Ok(match json_length(target.headers, size)? {
             Some(0) => {
-                let info = api.serving.model(target.name, target.version)?;
+                let info = api.serving.model(target.name, version.as_deref())?;
                 request::decode_raw(body, &info.signature)?
             }
             length => request::decode(&body, length.unwrap_or(size))?,
@@ -182,7 +185,8 @@ async fn infer(api: &Api, target: Target<'_>, body: Incoming) -> Result<Response
     let decoded = off_the_reactor(size, decode)?;
     let request = serving::Request {
         model: target.name.to_owned(),
-        version: target.version.map(str::to_owned),
+        version,
+        key: caller.key,
         id: decoded.id,
         inputs: decoded.inputs,
         outputs: decoded.outputs.iter().map(|wanted| wanted.name.clone()).collect(),
