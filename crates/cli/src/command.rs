@@ -59,6 +59,12 @@ pub enum Verb {
     Diff(registry::Diff),
     /// Make an alias name another version: promote, or roll back
     Alias(registry::Alias),
+    /// Split a model's traffic among versions by hand
+    Traffic(registry::Traffic),
+    /// Go back to the champion before this one, at once
+    Rollback(registry::Rollback),
+    /// List the servers that follow the registry, and what they hold
+    Servers(registry::Servers),
     /// Put a version aside without deleting it
     Archive(registry::OnVersion),
     /// Make an archived or deleted version active again

@@ -28,6 +28,9 @@ pub struct Raw {
     /// The registry's rows: postgres:// URL or SQLite file [default: registry.db in its folder]
     #[arg(long, value_name = "URL|FILE", hide_env_values = true)]
     pub database: Option<String>,
+    /// How long a champion's predecessor stays loaded, to go back to at once [default: 1h]
+    #[arg(long, value_name = "TIME")]
+    pub keep_warm: Option<String>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub host: Option<String>,
@@ -88,7 +91,7 @@ pub enum Models {
     /// At these paths.
     Paths(Vec<Source>),
     /// In a registry, which says which of them are wanted.
-    Registry { place: String, database: Option<String> },
+    Registry { place: String, database: Option<String>, keep_warm: Duration },
 }
 
 /// The checked configuration.
@@ -128,6 +131,7 @@ impl Raw {
             model,
             registry: self.registry.or(other.registry),
             database: self.database.or(other.database),
+            keep_warm: self.keep_warm.or(other.keep_warm),
             host: self.host.or(other.host),
             port: self.port.or(other.port),
             grpc_port: self.grpc_port.or(other.grpc_port),
@@ -175,10 +179,14 @@ impl Raw {
             ))
             .help("listen on 127.0.0.1, or say that this is meant: --allow-remote"));
         }
+        let keep_warm = match &self.keep_warm {
+            Some(time) => flag("keep-warm", time, parse_time)?,
+            None => Duration::from_secs(60 * 60),
+        };
         let models = match self.registry {
             // Paths are what somebody typed just now; the registry may be the environment's.
             Some(place) if self.paths.is_empty() && self.model.is_empty() => {
-                Models::Registry { place, database: self.database }
+                Models::Registry { place, database: self.database, keep_warm }
             }
             _ => Models::Paths(sources(self.paths, &self.model)?),
         };

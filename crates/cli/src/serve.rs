@@ -13,7 +13,7 @@ use crate::Failure;
 use crate::config::{Config, Models, Raw};
 use crate::engines::Search;
 use crate::library::Library;
-use crate::registry::Followed;
+use crate::registry::{self, Followed};
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -74,9 +74,10 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             spawn_signals(stop, Arc::new(move || again.refresh()))?;
             (serving, library, false)
         }
-        Models::Registry { place, database } => {
+        Models::Registry { place, database, keep_warm } => {
             let settings = config.defaults.settings;
-            let followed = Followed::start(&place, database.as_deref(), settings).await?;
+            let registry = Arc::new(registry::open(&place, database.as_deref()).await?);
+            let followed = Followed::start(registry, keep_warm, settings).await?;
             let followed = Arc::new(followed);
             let opener = followed.clone();
             let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));

@@ -21,7 +21,7 @@ impl Clock {
     }
 
     /// The time now, in microseconds since 1970: as exact as rows keep it.
-    pub(crate) fn micros(&self) -> i64 {
+    pub fn micros(&self) -> i64 {
         (self.0)().as_microsecond()
     }
 }

@@ -16,6 +16,7 @@ use crate::state::{Event, Record};
 use crate::{By, Clock, Error, Result};
 
 const TABLES: &str = include_str!("migrations/1-tables.sql");
+const ROLLOUTS: &str = include_str!("migrations/3-rollouts.sql");
 const APPEND_ONLY_SQLITE: &str = include_str!("migrations/2-append-only.sqlite.sql");
 const APPEND_ONLY_POSTGRES: &str = include_str!("migrations/2-append-only.postgres.sql");
 
@@ -141,6 +142,7 @@ impl Database {
         let migrator = Migrator::with_migrations(vec![
             migration(1, "tables", TABLES),
             migration(2, "append-only", append_only),
+            migration(3, "rollouts", ROLLOUTS),
         ]);
         match self.kind {
             Kind::Postgres => {

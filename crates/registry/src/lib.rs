@@ -24,7 +24,7 @@
 //! registry.set_alias("fraud", "champion", Some(version.number), Expected::Nothing, &by).await?;
 //!
 //! assert_eq!(registry.resolve(&"fraud@champion".parse()?).await?.number, 1);
-//! assert_eq!(registry.assignments().await?.models["fraud"][0].version, "1");
+//! assert_eq!(registry.assignments(Default::default()).await?.models["fraud"][0].version, "1");
 //! # Ok(())
 //! # }
 //! ```
@@ -38,6 +38,8 @@ mod error;
 mod location;
 mod names;
 mod publish;
+mod rollouts;
+mod servers;
 mod state;
 mod upload;
 mod version;
@@ -48,10 +50,14 @@ pub use clock::Clock;
 pub use collect::{Collected, Grace};
 pub use error::{Error, Result};
 pub use location::Location;
-pub use names::{CHAMPION, Reference, Selector, check_alias, check_model};
+pub use names::{CHAMPION, Reference, Selector, check_alias, check_key, check_model};
 pub use publish::{Draft, Progress, Source};
 pub use registry::{By, Expected, Registry};
-pub use state::{Event, ModelState, Record, Share, Stage};
+pub use rollouts::{Decision, Feedback, Measurement, Rollout, Start};
+pub use servers::{Holding, Server};
+pub use state::{
+    Event, Former, ModelState, Outcome, Record, Share, Stage, Underway, before_champion,
+};
 pub use version::{File, FileKind, Lineage, Model, Summary, Version};
 
 mod registry;

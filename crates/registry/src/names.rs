@@ -74,6 +74,18 @@ pub fn check_alias(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether a text can be a request's key: 1 to 256 visible ASCII characters, as in a header.
+pub fn check_key(key: &str) -> Result<()> {
+    if (1..=256).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let shown: String = key.chars().take(80).collect();
+    Err(Error::invalid(format!(
+        "the request key \"{}\" is not 1 to 256 visible ASCII characters",
+        shown.escape_default()
+    )))
+}
+
 /// Whether a name can be that of a file in a version: a relative path without `..`, each part a
 /// name.
 pub(crate) fn check_file(path: &str) -> Result<()> {

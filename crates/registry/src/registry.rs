@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use model::{Assigned, Assignments, InstanceSettings};
@@ -10,10 +11,10 @@ use sqlx::{AnyConnection, Row};
 
 use crate::blobs::{Blob, Blobs};
 use crate::database::{Change, Database, signed, unsigned};
-use crate::names::{Reference, Selector, check_alias, check_model};
-use crate::state::{Event, ModelState, Record, Share, Stage};
+use crate::names::{CHAMPION, Reference, Selector, check_alias, check_model};
+use crate::state::{Event, Former, ModelState, Record, Share, Stage};
 use crate::version::{self, Description, File, Model, SUMMARY, Summary, Version};
-use crate::{Clock, Error, Location, Result, database};
+use crate::{Clock, Error, Location, Result, database, rollouts};
 
 /// Who changes something, and why.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -179,8 +180,11 @@ impl Registry {
         ModelState::replay(history.iter().filter(|record| record.time <= time))
     }
 
-    /// What every model is assigned now.
-    pub async fn assignments(&self) -> Result<Assignments> {
+    /// What every model is assigned now. A champion's predecessor stays assigned for `keep_warm`.
+    pub async fn assignments(&self, keep_warm: Duration) -> Result<Assignments> {
+        let now = self.database.now();
+        let warm_since = now.saturating_sub(i64::try_from(keep_warm.as_micros()).unwrap_or(now));
+        let warm_since = database::timestamp(warm_since)?;
         let mut read = self.database.read().await?;
         let mut states: BTreeMap<String, ModelState> = BTreeMap::new();
         for (model, aliases) in aliases(&mut read, None).await? {
@@ -189,18 +193,21 @@ impl Registry {
         for (model, shares) in traffic(&mut read, None).await? {
             states.entry(model).or_default().traffic = shares;
         }
+        for (model, former) in formers(&mut read, None).await? {
+            states.entry(model).or_default().former = Some(former);
+        }
         let assigned = |model: &str, share: Share| Assigned {
             version: share.version.to_string(),
             source: format!("{model}:{}", share.version),
             share: share.share,
             shadow: share.shadow,
-            pinned: Vec::new(),
+            pinned: share.pinned,
             settings: InstanceSettings::default(),
             // A number is never given to other bytes, so nothing is ever loaded twice.
             generation: 0,
         };
         let models = states.into_iter().map(|(model, state)| {
-            let shares = state.assigned();
+            let shares = state.assigned(warm_since);
             let assigned = shares.into_iter().map(|share| assigned(&model, share)).collect();
             (model, assigned)
         });
@@ -318,22 +325,33 @@ impl Registry {
     }
 
     /// One change of one model: what is to happen is decided on its state, within the transaction.
-    async fn edit(
+    pub(crate) async fn edit(
         &self,
         model: &str,
         by: &By,
         decide: impl FnOnce(&ModelState) -> Result<Event>,
     ) -> Result<Record> {
-        check_model(model)?;
         let mut change = self.database.change().await?;
+        let record = self.make(&mut change, model, by, decide).await?;
+        change.commit().await?;
+        Ok(record)
+    }
+
+    /// The same as a part of a change.
+    pub(crate) async fn make(
+        &self,
+        change: &mut Change<'_>,
+        model: &str,
+        by: &By,
+        decide: impl FnOnce(&ModelState) -> Result<Event>,
+    ) -> Result<Record> {
+        check_model(model)?;
         let mut state = state(change.connection(), model).await?;
         if state.versions.is_empty() {
             return Err(no_model(model));
         }
         let event = decide(&state)?;
-        let record = make(&mut change, model, &mut state, event, by).await?;
-        change.commit().await?;
-        Ok(record)
+        make(change, model, &mut state, event, by).await
     }
 
     async fn no_alias(&self, read: &mut AnyConnection, model: &str, alias: &str) -> Result<Error> {
@@ -356,7 +374,8 @@ pub(crate) async fn make(
     event: Event,
     by: &By,
 ) -> Result<Record> {
-    state.apply(&event).map_err(|error| error.at(format_args!("\"{model}\"")))?;
+    let time = database::timestamp(change.time())?;
+    state.apply(&event, time).map_err(|error| error.at(format_args!("\"{model}\"")))?;
     write(change, model, state, &event).await?;
     change.record(model, event, by).await
 }
@@ -387,9 +406,31 @@ async fn write(
                     .execute(&mut *connection)
                     .await?;
             }
+            if alias == CHAMPION {
+                write_reign(connection, model, state).await?;
+            }
+        }
+        Event::TrafficSplit { .. } | Event::RolloutMoved { .. } => {
             write_traffic(connection, model, &state.traffic).await?;
         }
-        Event::TrafficSplit { .. } => write_traffic(connection, model, &state.traffic).await?,
+        // The row of the rollout is written by whoever starts it.
+        Event::RolloutStarted { .. } => write_traffic(connection, model, &state.traffic).await?,
+        Event::RolloutPaused { paused } => {
+            sqlx::query("UPDATE rollouts SET paused = $1 WHERE model = $2")
+                .bind(i64::from(*paused))
+                .bind(model)
+                .execute(connection)
+                .await?;
+        }
+        Event::RolloutEnded { champion, .. } => {
+            sqlx::query("UPDATE aliases SET number = $1 WHERE model = $2 AND alias = $3")
+                .bind(signed(*champion)?)
+                .bind(model)
+                .bind(CHAMPION)
+                .execute(&mut *connection)
+                .await?;
+            write_reign(connection, model, state).await?;
+        }
         Event::StageMoved { version, to, .. } => {
             let update =
                 "UPDATE versions SET stage = $1, moved = $2 WHERE model = $3 AND number = $4";
@@ -398,10 +439,37 @@ async fn write(
                 .bind(time)
                 .bind(model)
                 .bind(signed(*version)?)
-                .execute(connection)
+                .execute(&mut *connection)
                 .await?;
+            write_former(connection, model, state).await?;
         }
     }
+    Ok(())
+}
+
+/// What changes with the champion: the traffic is its own, and no rollout outlives it.
+async fn write_reign(
+    connection: &mut AnyConnection,
+    model: &str,
+    state: &ModelState,
+) -> Result<()> {
+    write_traffic(connection, model, &state.traffic).await?;
+    rollouts::remove(connection, model).await?;
+    write_former(connection, model, state).await
+}
+
+async fn write_former(
+    connection: &mut AnyConnection,
+    model: &str,
+    state: &ModelState,
+) -> Result<()> {
+    let version = state.former.map(|former| signed(former.version)).transpose()?;
+    sqlx::query("UPDATE models SET former = $1, former_since = $2 WHERE name = $3")
+        .bind(version)
+        .bind(state.former.map(|former| former.since.as_microsecond()))
+        .bind(model)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -410,13 +478,15 @@ async fn write_traffic(connection: &mut AnyConnection, model: &str, all: &[Share
     delete.execute(&mut *connection).await?;
     for (place, share) in (0i64..).zip(all) {
         sqlx::query(
-            "INSERT INTO traffic (model, number, place, share, shadow) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO traffic (model, number, place, share, shadow, pinned) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(model)
         .bind(signed(share.version)?)
         .bind(place)
         .bind(i64::from(share.share))
         .bind(i64::from(share.shadow))
+        .bind(rollouts::json(&share.pinned)?)
         .execute(&mut *connection)
         .await?;
     }
@@ -436,6 +506,8 @@ pub(crate) async fn state(connection: &mut AnyConnection, model: &str) -> Result
     }
     state.aliases = aliases(connection, Some(model)).await?.remove(model).unwrap_or_default();
     state.traffic = traffic(connection, Some(model)).await?.remove(model).unwrap_or_default();
+    state.former = formers(connection, Some(model)).await?.remove(model);
+    state.rollout = rollouts::row(connection, model).await?.map(|rollout| rollout.underway());
     Ok(state)
 }
 
@@ -474,9 +546,29 @@ async fn traffic(
             version: unsigned(row.try_get("number")?)?,
             share: share.try_into().map_err(|_| Error::damaged("a share is too large"))?,
             shadow: row.try_get::<i64, _>("shadow")? != 0,
+            pinned: rollouts::parsed(row.try_get("pinned")?)?,
         });
     }
     Ok(all)
+}
+
+/// The champion before the present one, of one model or of all.
+async fn formers(
+    connection: &mut AnyConnection,
+    model: Option<&str>,
+) -> Result<BTreeMap<String, Former>> {
+    let rows = match model {
+        Some(model) => {
+            sqlx::query("SELECT * FROM models WHERE former IS NOT NULL AND name = $1").bind(model)
+        }
+        None => sqlx::query("SELECT * FROM models WHERE former IS NOT NULL"),
+    };
+    let former = |row: &AnyRow| {
+        let since = database::timestamp(row.try_get("former_since")?)?;
+        let former = Former { version: unsigned(row.try_get("former")?)?, since };
+        Ok((row.try_get("name")?, former))
+    };
+    rows.fetch_all(connection).await?.iter().map(former).collect()
 }
 
 pub(crate) async fn files(
@@ -522,7 +614,7 @@ fn naming(aliases: &BTreeMap<String, u64>, version: u64) -> Vec<String> {
     naming.map(|(alias, _)| alias.clone()).collect()
 }
 
-fn no_model(model: &str) -> Error {
+pub(crate) fn no_model(model: &str) -> Error {
     let shown: String = model.chars().take(80).collect();
     Error::not_found(format!("there is no model \"{}\" in the registry", shown.escape_default()))
 }

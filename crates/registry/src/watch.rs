@@ -1,7 +1,7 @@
 //! Following the assignments.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::Assignments;
 use sqlx::postgres::PgListener;
@@ -14,19 +14,25 @@ use crate::{Registry, Result};
 const POLL: Duration = Duration::from_millis(200);
 /// How often PostgreSQL is asked although it tells: a message may be lost with its connection.
 const DOUBT: Duration = Duration::from_secs(5);
+/// How often versions that were kept warm are looked through.
+const COOLING: Duration = Duration::from_secs(10);
 
 impl Registry {
     /// The assignments now, and from then on: every change reaches the receiver well within a
-    /// second. While the database is away the receiver keeps what was last known. Ends when all
-    /// receivers are dropped.
-    pub async fn watch(self: &Arc<Self>) -> Result<watch::Receiver<Assignments>> {
+    /// second. A champion's predecessor stays assigned for `keep_warm`. While the database is away
+    /// the receiver keeps what was last known. Ends when all receivers are dropped.
+    pub async fn watch(
+        self: &Arc<Self>,
+        keep_warm: Duration,
+    ) -> Result<watch::Receiver<Assignments>> {
         // Listening begins before the first look, so that nothing falls in between.
         let mut listener = self.listen().await;
         let sequence = self.database.sequence().await?;
-        let (sender, receiver) = watch::channel(self.assignments().await?);
+        let (sender, receiver) = watch::channel(self.assignments(keep_warm).await?);
         let registry = self.clone();
         tokio::spawn(async move {
             let mut seen = sequence;
+            let mut looked = Instant::now();
             loop {
                 tokio::select! {
                     () = sender.closed() => return,
@@ -35,7 +41,11 @@ impl Registry {
                 if listener.is_none() {
                     listener = registry.listen().await;
                 }
-                if let Err(error) = registry.look(&mut seen, &sender).await {
+                // Keeping a version warm ends without anybody changing anything.
+                if looked.elapsed() > COOLING {
+                    (seen, looked) = (-1, Instant::now());
+                }
+                if let Err(error) = registry.look(&mut seen, keep_warm, &sender).await {
                     tracing::warn!(%error, "the registry does not answer; what was last known stays");
                 }
             }
@@ -44,12 +54,17 @@ impl Registry {
     }
 
     /// Sends the assignments if there has been any change.
-    async fn look(&self, seen: &mut i64, sender: &watch::Sender<Assignments>) -> Result<()> {
+    async fn look(
+        &self,
+        seen: &mut i64,
+        keep_warm: Duration,
+        sender: &watch::Sender<Assignments>,
+    ) -> Result<()> {
         let sequence = self.database.sequence().await?;
         if sequence == *seen {
             return Ok(());
         }
-        let assignments = self.assignments().await?;
+        let assignments = self.assignments(keep_warm).await?;
         *seen = sequence;
         sender.send_if_modified(|known| {
             let differs = *known != assignments;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::registry::{Expected, Grace, Record, Reference, Selector};
+use ::registry::{Event, Expected, Grace, Record, Reference, Selector, Share};
 
 use super::place::{Author, Place};
 use super::{OrFailure, print_json, reference};
@@ -145,6 +145,115 @@ pub fn collect(args: Collect) -> Result<(), Failure> {
     let size = units::bytes(collected.bytes);
     println!("{} versions and {} files removed, {size}", collected.versions, collected.blobs);
     Ok(())
+}
+
+/// Flags of `rollback`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  modelyard rollback fraud --reason \"twice the chargebacks since noon\"
+  modelyard rollback fraud --expect 4     only if version 4 is still the champion
+
+Takes back what came last: the rollout that is under way, or else the champion, in favour of the one
+before it. That one is still loaded if it was champion within the servers' --keep-warm, so the change
+takes effect at once. Again, it goes further back.")]
+pub struct Rollback {
+    /// The model's name
+    model: String,
+    /// The version that must be the champion now
+    #[arg(long, value_name = "NUMBER")]
+    expect: Option<u64>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    author: Author,
+}
+
+/// Goes back to the champion before this one.
+pub fn rollback(args: Rollback) -> Result<(), Failure> {
+    let (model, by) = (&args.model, args.author.by());
+    let record = args
+        .place
+        .with(async |registry| registry.roll_back(model, args.expect, &by).await.or_failure())?;
+    let said = match &record.event {
+        Event::RolloutEnded { champion, .. } => {
+            format!("the rollout is over; {model}:{champion} has all the traffic")
+        }
+        Event::AliasMoved { from, to: Some(to), .. } => {
+            let from = from.map(|from| format!(" instead of {from}")).unwrap_or_default();
+            format!("{model}@champion is {model}:{to}{from}")
+        }
+        _ => format!("{model} is as it was"),
+    };
+    print(&args.place, &record, &said)
+}
+
+/// Flags of `traffic`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  modelyard traffic fraud 3=90 4=10                   a tenth to version 4
+  modelyard traffic fraud 3=1 --shadow 4              version 4 gets a copy, and answers nobody
+  modelyard traffic fraud 3=1 4=1 --pin acme=4        whose requests have the key acme get 4
+  modelyard traffic fraud --champion                  all to the champion again
+
+Shares are relative to their sum. Requests with a key (header modelyard-key) stay with their version
+for as long as the shares allow. Moving the alias champion ends a split.")]
+pub struct Traffic {
+    /// The model's name
+    model: String,
+    /// VERSION=SHARE; share 0 serves only those who name the version
+    #[arg(value_name = "VERSION=SHARE", value_parser = share, required_unless_present = "champion")]
+    shares: Vec<Share>,
+    /// A version that gets a copy of the traffic, whose answers nobody sees
+    #[arg(long, value_name = "VERSION")]
+    shadow: Vec<u64>,
+    /// A request key that always gets the version
+    #[arg(long, value_name = "KEY=VERSION", value_parser = pin)]
+    pin: Vec<(String, u64)>,
+    /// Give all the traffic to the champion
+    #[arg(long, conflicts_with_all = ["shares", "shadow", "pin"])]
+    champion: bool,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    author: Author,
+}
+
+/// Splits the traffic by hand.
+pub fn traffic(args: Traffic) -> Result<(), Failure> {
+    let mut shares = args.shares;
+    for (key, version) in args.pin {
+        match shares.iter_mut().find(|share| share.version == version) {
+            Some(share) => share.pinned.push(key),
+            None => shares.push(Share { pinned: vec![key], ..Share::of(version, 0) }),
+        }
+    }
+    shares.extend(args.shadow.into_iter().map(Share::shadow));
+    let (model, by) = (&args.model, args.author.by());
+    let said = match shares.is_empty() {
+        true => format!("the champion of {model} has all the traffic"),
+        false => format!("the traffic of {model}: {}", super::list::split(&shares)),
+    };
+    let record = args.place.with(async |registry| {
+        registry.split_traffic(model, shares, None, &by).await.or_failure()
+    })?;
+    print(&args.place, &record, &said)
+}
+
+fn share(text: &str) -> Result<Share, String> {
+    let (version, share) = text.split_once('=').ok_or("expected VERSION=SHARE, such as 4=10")?;
+    match (version.parse(), share.parse()) {
+        (Ok(version), Ok(share)) if version > 0 => Ok(Share::of(version, share)),
+        _ => Err("expected VERSION=SHARE in whole numbers, such as 4=10".to_owned()),
+    }
+}
+
+fn pin(text: &str) -> Result<(String, u64), String> {
+    let expected = || "expected KEY=VERSION, such as acme=4".to_owned();
+    let (key, version) = text.rsplit_once('=').ok_or_else(expected)?;
+    ::registry::check_key(key).map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), version.parse().map_err(|_| expected())?))
 }
 
 fn print(place: &Place, record: &Record, said: &str) -> Result<(), Failure> {

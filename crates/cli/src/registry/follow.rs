@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::registry::{Reference, Registry, Selector};
 use api::{Control, Load};
@@ -11,7 +12,7 @@ use model::{Assigned, Assignments, ErrorCode, InstanceSettings, Package};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::{OrFailure, place};
+use super::OrFailure;
 use crate::Failure;
 use crate::library::{Refusal, merge};
 
@@ -25,15 +26,13 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// Opens the registry and follows it from now on. While it is away, what was last known stays
-    /// assigned.
+    /// Follows a registry from now on. While it is away, what was last known stays assigned.
     pub async fn start(
-        registry: &str,
-        database: Option<&str>,
+        registry: Arc<Registry>,
+        keep_warm: Duration,
         defaults: InstanceSettings,
     ) -> Result<Self, Failure> {
-        let registry = Arc::new(place::open(registry, database).await?);
-        let mut assigned = registry.watch().await.or_failure()?;
+        let mut assigned = registry.watch(keep_warm).await.or_failure()?;
         let with_defaults = move |mut wanted: Assignments| {
             for assigned in wanted.models.values_mut().flatten() {
                 assigned.settings = merge(std::mem::take(&mut assigned.settings), &defaults);

@@ -174,7 +174,7 @@ pub struct At {
 pub fn at(args: At) -> Result<(), Failure> {
     let (model, time) = (&args.model, args.time);
     let state = args.place.with(async |registry| registry.at(model, time).await.or_failure())?;
-    let assigned = state.assigned();
+    let assigned = state.assigned(jiff::Timestamp::MAX);
     if args.place.json {
         return print_json(&serde_json::json!({ "state": state, "assigned": assigned }));
     }
@@ -225,6 +225,41 @@ pub fn check(args: Check) -> Result<(), Failure> {
     }
 }
 
+/// Flags of `servers`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  modelyard servers
+  modelyard servers --json     with every version and its state
+
+Lists the servers that follow the registry and were heard of within the last 30 seconds.")]
+pub struct Servers {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Lists the servers and what they hold.
+pub fn servers(args: Servers) -> Result<(), Failure> {
+    let age = std::time::Duration::from_secs(30);
+    let servers = args.place.with(async |registry| registry.servers(age).await.or_failure())?;
+    if args.place.json {
+        return print_json(&servers);
+    }
+    let mut table = Table::new(["address", "seen", "ready", "other"]).right(2);
+    for server in servers {
+        let (ready, other): (Vec<_>, Vec<_>) =
+            server.holds.iter().partition(|holding| holding.state == "READY");
+        let other: Vec<String> = other
+            .iter()
+            .map(|one| format!("{}:{} {}", one.model, one.version, one.state.to_lowercase()))
+            .collect();
+        let (seen, ready) = (shown(server.seen), ready.len().to_string());
+        table.row(vec![server.address, seen, ready, other.join(", ")]);
+    }
+    print!("{}", table.text(0));
+    Ok(())
+}
+
 /// A share of the traffic as people read it.
 fn part(share: &Share, total: u64) -> String {
     match share.shadow {
@@ -245,14 +280,30 @@ fn told(record: &Record) -> String {
         Event::AliasMoved { alias, from, to } => {
             format!("{alias}: {} → {}", version(from), version(to))
         }
-        Event::TrafficSplit { to, .. } if to.is_empty() => "traffic: to the champion".to_owned(),
-        Event::TrafficSplit { to, .. } => {
-            let total = to.iter().map(|share| u64::from(share.share)).sum();
-            let parts = to.iter().map(|share| format!("{}={}", share.version, part(share, total)));
-            format!("traffic: {}", parts.collect::<Vec<_>>().join(" "))
+        Event::TrafficSplit { to, .. } => format!("traffic: {}", split(to)),
+        Event::RolloutStarted { champion, candidates, to, .. } => {
+            let candidates: Vec<String> = candidates.iter().map(u64::to_string).collect();
+            format!("rollout: {} against {champion}; {}", candidates.join(", "), split(to))
+        }
+        Event::RolloutMoved { to, .. } => format!("rollout: {}", split(to)),
+        Event::RolloutPaused { paused: true } => "rollout: paused".to_owned(),
+        Event::RolloutPaused { paused: false } => "rollout: goes on".to_owned(),
+        Event::RolloutEnded { outcome, champion } => {
+            let outcome = outcome.as_str().replace('_', " ");
+            format!("rollout: {outcome}; champion: {champion}")
         }
         Event::StageMoved { version, to, .. } => format!("version {version} {}", to.as_str()),
     }
+}
+
+/// A split of the traffic in words.
+pub fn split(to: &[Share]) -> String {
+    if to.is_empty() {
+        return "to the champion".to_owned();
+    }
+    let total = to.iter().map(|share| u64::from(share.share)).sum();
+    let parts = to.iter().map(|share| format!("{}={}", share.version, part(share, total)));
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 fn time(text: &str) -> Result<jiff::Timestamp, String> {

@@ -8,12 +8,17 @@ mod place;
 mod pull;
 mod push;
 
-pub use change::{Alias, Collect, OnVersion, alias, archive, collect, delete, restore};
+pub use change::{
+    Alias, Collect, OnVersion, Rollback, Traffic, alias, archive, collect, delete, restore,
+    rollback, traffic,
+};
 pub use compare::{Diff, diff};
 pub use follow::Followed;
 pub use list::{
-    At, Check, History, Models, Show, Versions, at, check, history, models, show, versions,
+    At, Check, History, Models, Servers, Show, Versions, at, check, history, models, servers, show,
+    versions,
 };
+pub use place::open;
 pub use pull::{Pull, pull};
 pub use push::{Push, push};
 

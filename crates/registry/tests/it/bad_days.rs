@@ -140,7 +140,7 @@ async fn a_database_that_goes_away_is_told_and_comes_back() {
     publish(&registry, "m", 1).await;
     publish(&registry, "m", 2).await;
     registry.set_alias("m", "champion", Some(1), Expected::Nothing, &ada()).await.unwrap();
-    let mut receiver = registry.watch().await.unwrap();
+    let mut receiver = registry.watch(Duration::ZERO).await.unwrap();
     receiver.borrow_and_update();
     postgres.stop();
     let by = ada();

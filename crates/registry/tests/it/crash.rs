@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use registry::{Expected, Grace, Registry};
+use registry::{Decision, Expected, Grace, Measurement, Record, Registry, Share, Start};
+use serde_json::json;
 use testkit::services::Postgres;
 
 use crate::place::{Place, ada, assert_consistent, bytes, draft};
@@ -142,7 +143,7 @@ async fn act(registry: &Registry, random: &mut fastrand::Rng) {
     let by = ada();
     let newest = registry.versions(model).await.ok().map_or(0, |versions| versions[0].number);
     let some = random.u64(..=newest);
-    let recorded = match random.u8(..12) {
+    let recorded = match random.u8(..16) {
         0..5 => {
             // Some are sent as a stream; all are published again and again.
             let size = if random.u8(..10) == 0 { 9 << 20 } else { 2000 };
@@ -157,6 +158,18 @@ async fn act(registry: &Registry, random: &mut fastrand::Rng) {
         8 => registry.archive(model, some, &by).await,
         9 => registry.restore(model, some, &by).await,
         10 => registry.delete(model, some, &by).await,
+        11 => {
+            let (champion, candidates) = (random.u64(..=newest), vec![some]);
+            let shares = vec![Share::of(champion, 1), Share::shadow(some)];
+            let (plan, report) = (json!({}), json!({}));
+            let start = Start { champion, candidates, plan, report, shares };
+            registry.start_rollout(model, start, &by).await
+        }
+        12 => registry.roll_back(model, None, &by).await,
+        13..15 => match decide(registry, model, random).await {
+            Some(recorded) => recorded,
+            None => return,
+        },
         _ => {
             // Nothing else may fail but what the other process takes away.
             let _ = registry.collect(NONE, &by).await;
@@ -166,4 +179,25 @@ async fn act(registry: &Registry, random: &mut fastrand::Rng) {
     if let Ok(record) = recorded {
         println!("recorded {model} {}", record.sequence);
     }
+}
+
+/// Measures something for a model's rollout, and takes it into the report with a decision.
+async fn decide(
+    registry: &Registry,
+    model: &str,
+    random: &mut fastrand::Rng,
+) -> Option<registry::Result<Record>> {
+    let rollout = registry.rollout(model).await.ok()??;
+    let (server, number) = (random.u64(..).to_string(), random.u64(..9));
+    let measured = Measurement { server, number, body: json!({}) };
+    registry.measure(rollout.number, &measured).await.ok()?;
+    let used = registry.measurements(rollout.number).await.ok()?;
+    let candidate = rollout.candidates[0];
+    let decision = match random.u8(..4) {
+        0 => Decision::Promote(candidate),
+        1 => Decision::RollBack,
+        _ => Decision::Move(vec![Share::of(rollout.champion, 9), Share::of(candidate, 1)]),
+    };
+    let by = ada();
+    registry.advance(&rollout, &json!({}), &used, Some((decision, by))).await.transpose()
 }

@@ -1,8 +1,11 @@
 //! Whatever is done, the history adds up to what was there at every moment.
 
+use std::time::Duration;
+
 use model::ErrorCode;
 use proptest::prelude::*;
-use registry::{By, Event, Expected, ModelState, Share};
+use registry::{By, Decision, Event, Expected, ModelState, Share, Start};
+use serde_json::json;
 
 use crate::place::{Place, START, ada, assert_consistent, publish};
 
@@ -14,6 +17,11 @@ enum Step {
     Archive(u64),
     Restore(u64),
     Delete(u64),
+    StartRollout(u64, Vec<u64>),
+    Decide(u8, u64),
+    Pause(bool),
+    Stop,
+    RollBack,
     /// Moves the clock, perhaps backwards.
     Wait(i64),
 }
@@ -29,15 +37,21 @@ fn step() -> impl Strategy<Value = Step> {
         1 => version().prop_map(Step::Archive),
         1 => version().prop_map(Step::Restore),
         1 => version().prop_map(Step::Delete),
+        4 => (1u64..4, prop::collection::vec(1u64..5, 1..3))
+            .prop_map(|(champion, candidates)| Step::StartRollout(champion, candidates)),
+        4 => (0u8..3, version()).prop_map(|(what, version)| Step::Decide(what, version)),
+        1 => any::<bool>().prop_map(Step::Pause),
+        1 => Just(Step::Stop),
+        2 => Just(Step::RollBack),
         2 => (-5i64..20).prop_map(Step::Wait),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_history_tells_every_moment(steps in prop::collection::vec(step(), 1..40)) {
+    fn the_history_tells_every_moment(steps in prop::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(follow(steps));
     }
@@ -60,13 +74,36 @@ async fn follow(steps: Vec<Step>) {
                 registry.set_alias("m", alias, to, expected, &by).await.map(drop)
             }
             Step::Split(shares) => {
-                let share = |(version, share, shadow)| Share { version, share, shadow };
+                let share =
+                    |(version, share, shadow)| Share { shadow, ..Share::of(version, share) };
                 let shares = shares.into_iter().map(share).collect();
                 registry.split_traffic("m", shares, None, &by).await.map(drop)
             }
             Step::Archive(version) => registry.archive("m", version, &by).await.map(drop),
             Step::Restore(version) => registry.restore("m", version, &by).await.map(drop),
             Step::Delete(version) => registry.delete("m", version, &by).await.map(drop),
+            Step::StartRollout(champion, candidates) => {
+                let shares = vec![Share::of(champion, 1), Share::shadow(candidates[0])];
+                let (plan, report) = (json!({}), json!({"seen": 0}));
+                let start = Start { champion, candidates, plan, report, shares };
+                registry.start_rollout("m", start, &by).await.map(drop)
+            }
+            Step::Decide(what, version) => match registry.rollout("m").await.unwrap() {
+                None => Ok(()),
+                Some(rollout) => {
+                    let shares = vec![Share::of(rollout.champion, 9), Share::of(version, 1)];
+                    let decision = match what {
+                        0 => Decision::Move(shares),
+                        1 => Decision::Promote(version),
+                        _ => Decision::RollBack,
+                    };
+                    let decided = Some((decision, by));
+                    registry.advance(&rollout, &json!({}), &[], decided).await.map(drop)
+                }
+            },
+            Step::Pause(paused) => registry.pause_rollout("m", paused, &by).await.map(drop),
+            Step::Stop => registry.stop_rollout("m", &by).await.map(drop),
+            Step::RollBack => registry.roll_back("m", None, &by).await.map(drop),
             Step::Wait(seconds) => {
                 place.pass(seconds);
                 Ok(())
@@ -81,7 +118,7 @@ async fn follow(steps: Vec<Step>) {
     let history = registry.history("m").await.unwrap();
     let mut state = ModelState::default();
     for (place, record) in history.iter().enumerate() {
-        state.apply(&record.event).unwrap();
+        state.apply(&record.event, record.time).unwrap();
         // Of several changes at one moment the last counts.
         if history.get(place + 1).is_none_or(|next| next.time > record.time) {
             assert_eq!(registry.at("m", record.time).await.unwrap(), state);
@@ -91,16 +128,16 @@ async fn follow(steps: Vec<Step>) {
         }
     }
     let now = registry.at("m", jiff::Timestamp::MAX).await.unwrap();
-    let assigned: Vec<Share> =
-        registry.assignments().await.unwrap().models.remove("m").map_or(Vec::new(), |versions| {
-            let share = |assigned: model::Assigned| Share {
-                version: assigned.version.parse().unwrap(),
-                share: assigned.share,
-                shadow: assigned.shadow,
-            };
-            versions.into_iter().map(share).collect()
-        });
-    assert_eq!(assigned, now.assigned());
+    let mut assignments = registry.assignments(Duration::from_secs(10)).await.unwrap();
+    let assigned: Vec<Share> = assignments.models.remove("m").map_or(Vec::new(), |versions| {
+        let share = |assigned: model::Assigned| Share {
+            shadow: assigned.shadow,
+            ..Share::of(assigned.version.parse().unwrap(), assigned.share)
+        };
+        versions.into_iter().map(share).collect()
+    });
+    let warm_since = place.clock().micros() - 10_000_000;
+    assert_eq!(assigned, now.assigned(jiff::Timestamp::from_microsecond(warm_since).unwrap()));
     // Whoever has traffic is there to serve it.
     for share in assigned {
         assert_eq!(now.versions[&share.version], registry::Stage::Active);

@@ -4,5 +4,6 @@ mod bad_days;
 mod crash;
 mod history;
 mod place;
+mod rollouts;
 mod scenarios;
 mod stores;

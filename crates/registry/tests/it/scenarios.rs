@@ -8,6 +8,7 @@ use model::ErrorCode;
 use registry::{Expected, FileKind, Grace, Share, Source, Stage};
 
 use crate::place::{Place, ada, assert_consistent, bytes, draft, publish};
+use crate::rollouts;
 
 /// Runs every scenario, each on a registry of its own.
 pub async fn all(fresh: impl Fn(&str) -> Place) {
@@ -32,6 +33,8 @@ pub async fn all(fresh: impl Fn(&str) -> Place) {
         assignments_follow,
         unknown_names_are_told,
     );
+    println!("scenario rollouts");
+    rollouts::all(&fresh("rollouts")).await;
 }
 
 async fn a_version_comes_back_as_it_was(place: &Place) {
@@ -128,7 +131,7 @@ async fn what_is_in_use_stays(place: &Place) {
         publish(&registry, "m", seed).await;
     }
     registry.set_alias("m", "stable", Some(1), Expected::Anything, &ada()).await.unwrap();
-    let share = |version, share| Share { version, share, shadow: false };
+    let share = Share::of;
     let split = vec![share(1, 90), share(2, 10)];
     registry.split_traffic("m", split.clone(), Some(vec![]), &ada()).await.unwrap();
     registry.split_traffic("m", vec![], Some(vec![]), &ada()).await.unwrap_err();
@@ -241,7 +244,7 @@ async fn assignments_follow(place: &Place) {
     let (writer, follower) = (place.open().await, place.open().await);
     publish(&writer, "m", 1).await;
     publish(&writer, "m", 2).await;
-    let mut receiver = follower.watch().await.unwrap();
+    let mut receiver = follower.watch(Duration::ZERO).await.unwrap();
     assert!(receiver.borrow_and_update().models.is_empty());
     writer.set_alias("m", "champion", Some(1), Expected::Nothing, &ada()).await.unwrap();
     let changed = tokio::time::timeout(Duration::from_secs(5), receiver.changed()).await;
