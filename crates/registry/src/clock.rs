@@ -20,9 +20,14 @@ impl Clock {
         Self(Arc::new(now))
     }
 
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+
     /// The time now, in microseconds since 1970: as exact as rows keep it.
     pub fn micros(&self) -> i64 {
-        (self.0)().as_microsecond()
+        self.now().as_microsecond()
     }
 }
 

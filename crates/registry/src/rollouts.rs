@@ -291,30 +291,41 @@ impl Registry {
         Ok(())
     }
 
-    /// Feedback that was received within `age` and that no server has taken, oldest first; older
-    /// one is removed, because whoever answered is gone.
-    pub async fn feedback(&self, rollout: u64, age: Duration) -> Result<Vec<Feedback>> {
-        let rollout = signed(rollout)?;
-        let limit = self.database.now().saturating_sub(micros(age));
-        sqlx::query("DELETE FROM feedback WHERE rollout = $1 AND received <= $2")
-            .bind(rollout)
-            .bind(limit)
-            .execute(self.database.pool())
-            .await?;
+    /// Feedback that no server has taken and that was received after `since`, with when it was,
+    /// oldest first; at most 10,000 pieces at once.
+    pub async fn feedback(
+        &self,
+        rollout: u64,
+        since: Timestamp,
+    ) -> Result<Vec<(Timestamp, Feedback)>> {
         let rows = sqlx::query(
-            "SELECT * FROM feedback WHERE rollout = $1 ORDER BY received, id LIMIT 10000",
+            "SELECT * FROM feedback WHERE rollout = $1 AND received > $2 \
+             ORDER BY received, id LIMIT 10000",
         )
-        .bind(rollout)
+        .bind(signed(rollout)?)
+        .bind(since.as_microsecond())
         .fetch_all(self.database.pool())
         .await?;
         let feedback = |row: &AnyRow| {
-            Ok(Feedback {
+            let feedback = Feedback {
                 id: row.try_get("id")?,
                 request: row.try_get("request")?,
                 body: parsed(row.try_get("body")?)?,
-            })
+            };
+            Ok((database::timestamp(row.try_get("received")?)?, feedback))
         };
         rows.iter().map(feedback).collect()
+    }
+
+    /// Removes feedback that was received before a time, because whoever gave the answer is gone;
+    /// says how much.
+    pub async fn forget_feedback(&self, rollout: u64, before: Timestamp) -> Result<u64> {
+        let removed = sqlx::query("DELETE FROM feedback WHERE rollout = $1 AND received < $2")
+            .bind(signed(rollout)?)
+            .bind(before.as_microsecond())
+            .execute(self.database.pool())
+            .await?;
+        Ok(removed.rows_affected())
     }
 
     /// Turns feedback into a measurement, all or nothing: it counts once, whoever is killed when.

@@ -124,20 +124,26 @@ async fn what_was_measured_and_said_counts_once(place: &Place) {
     for id in ["a", "a", "b"] {
         registry.give_feedback("measured", &said(id)).await.unwrap();
     }
-    let age = Duration::from_secs(60);
-    let waiting = registry.feedback(rollout.number, age).await.unwrap();
+    let feedback = async || {
+        let waiting = registry.feedback(rollout.number, jiff::Timestamp::UNIX_EPOCH).await.unwrap();
+        waiting.into_iter().unzip::<_, _, Vec<_>, Vec<_>>()
+    };
+    let (received, waiting) = feedback().await;
     assert_eq!(waiting, [said("a"), said("b")]);
     let claimed = measured("z", 1);
     assert!(registry.take_feedback(rollout.number, &waiting[..1], &claimed).await.unwrap());
     // Who comes second gets nothing, not even what nobody had taken.
     assert!(!registry.take_feedback(rollout.number, &waiting, &measured("w", 1)).await.unwrap());
-    assert_eq!(registry.feedback(rollout.number, age).await.unwrap(), [said("b")]);
+    assert_eq!(feedback().await.1, [said("b")]);
+    assert_eq!(registry.feedback(rollout.number, received[1]).await.unwrap(), []);
     assert_eq!(
         registry.measurements(rollout.number).await.unwrap(),
         [measured("y", 1), measured("z", 1)]
     );
-    place.pass(61);
-    assert_eq!(registry.feedback(rollout.number, age).await.unwrap(), []);
+    assert_eq!(registry.forget_feedback(rollout.number, received[1]).await.unwrap(), 0);
+    let later = received[1] + jiff::SignedDuration::from_secs(1);
+    assert_eq!(registry.forget_feedback(rollout.number, later).await.unwrap(), 1);
+    assert_eq!(feedback().await.1, []);
     // Nothing outlives the rollout.
     registry.stop_rollout("measured", &by).await.unwrap();
     assert_eq!(registry.measurements(rollout.number).await.unwrap(), []);
