@@ -8,10 +8,11 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("import", &["model"]),
     ("registry", &["model"]),
+    ("rollout", &["model", "registry"]),
     ("runtime", &["model"]),
     ("serving", &["model", "runtime"]),
     ("api", &["model", "serving"]),
-    ("cli", &["api", "import", "model", "registry", "runtime", "serving"]),
+    ("cli", &["api", "import", "model", "registry", "rollout", "runtime", "serving"]),
     ("testkit", &["model", "runtime", "serving"]),
 ];
 

@@ -1,0 +1,254 @@
+//! The guards: what each bets on in a block, and how its bets are mixed.
+
+use crate::block::{Counts, Mean};
+use crate::odds::{self, Table};
+use crate::plan::{Better, Metric, Plan};
+use crate::sketch::{Latencies, PER_OCTAVE, Predictions};
+use crate::wealth::log_sum_exp;
+
+/// The chances of "slower" that are bet on, where a fair coin has a half.
+const CHANCES: [f64; 5] = [0.55, 0.65, 0.75, 0.85, 0.95];
+
+/// How many times as often as by chance the candidate has one of the slowest answers.
+const CROWDS: [f64; 7] = [1.5, 2.0, 3.0, 5.0, 9.0, 20.0, 60.0];
+
+/// The parts of the wealth that are bet on a difference of two means.
+const BETS: [f64; 3] = [0.2, 0.5, 0.95];
+
+/// Why a candidate may be taken back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Guard<'a> {
+    Errors,
+    P50,
+    P99,
+    Distribution,
+    Agreement,
+    Labels,
+    Metric(&'a str),
+    /// Not a guard: whether the candidate is better by the metric of an experiment.
+    Winner,
+}
+
+impl<'a> Guard<'a> {
+    /// The guard of this name, as [`Plan::guard_weights`] has it.
+    pub fn parse(name: &'a str) -> Self {
+        match name {
+            "errors" => Self::Errors,
+            "latency.p50" => Self::P50,
+            "latency.p99" => Self::P99,
+            "distribution" => Self::Distribution,
+            "agreement" => Self::Agreement,
+            "labels" => Self::Labels,
+            "winner" => Self::Winner,
+            _ => Self::Metric(name.trim_start_matches("metrics.")),
+        }
+    }
+
+    /// What each of its bets earned in a block, as logarithms; `None` if there was nothing to bet on.
+    pub fn logs(self, plan: &Plan, champion: &Counts, candidate: &Counts) -> Option<Vec<f64>> {
+        let guards = &plan.guards;
+        match self {
+            Self::Errors => failures(champion, candidate),
+            Self::P50 => {
+                let down = buckets(guards.latency.p50.factor);
+                let sign = slower(&champion.latencies, &candidate.latencies, down)?;
+                Some(CHANCES.map(|p| (2.0 * if sign { p } else { 1.0 - p }).ln()).into())
+            }
+            Self::P99 => {
+                let down = buckets(guards.latency.p99.factor);
+                slowest(&champion.latencies, &candidate.latencies, down)
+            }
+            Self::Distribution => {
+                let mut logs = Vec::new();
+                let shadow = &candidate.shadow;
+                let pairs = [
+                    (&candidate.predictions, &champion.predictions),
+                    (&shadow.predictions, &shadow.callers),
+                    (&champion.shadow.callers, &champion.shadow.predictions),
+                ];
+                for (own, others) in pairs {
+                    add(&mut logs, distance(own, others, guards.distribution.distance));
+                }
+                (!logs.is_empty()).then_some(logs)
+            }
+            Self::Agreement => {
+                let shadows = [&candidate.shadow, &champion.shadow];
+                let both = shadows.iter().fold(0, |sum: u64, s| sum.saturating_add(s.both));
+                let agreed = shadows.iter().fold(0, |sum: u64, s| sum.saturating_add(s.agreed));
+                let least = guards.agreement.least;
+                let short = least - agreed.min(both) as f64 / both as f64;
+                (both > 0).then(|| BETS.map(|bet| (bet / (1.0 - least) * short).ln_1p()).into())
+            }
+            Self::Labels => Table {
+                champion: champion.right.saturating_add(champion.wrong),
+                champion_failed: champion.wrong,
+                candidate: candidate.right.saturating_add(candidate.wrong),
+                candidate_failed: candidate.wrong,
+            }
+            .logs()
+            .map(Vec::from),
+            Self::Metric(name) => {
+                let metric = guards.metrics.get(name)?;
+                let better =
+                    -better(metric, champion.metrics.get(name)?, candidate.metrics.get(name)?)?;
+                let tolerance = metric.tolerance / (metric.high - metric.low);
+                Some(difference(better, tolerance).into())
+            }
+            Self::Winner => {
+                let name = &plan.experiment.as_ref()?.metric;
+                let metric = guards.metrics.get(name)?;
+                let better =
+                    better(metric, champion.metrics.get(name)?, candidate.metrics.get(name)?)?;
+                Some(difference(better, 0.0).into())
+            }
+        }
+    }
+
+    /// All its bets together, by what each has earned.
+    pub fn mixed(self, plan: &Plan, sums: &[f64]) -> f64 {
+        match self.tolerated_odds(plan) {
+            Some(factor) => worse_odds(sums, odds::place(factor)),
+            None => {
+                let equal = -(sums.len() as f64).ln();
+                log_sum_exp(sums.iter().map(|sum| sum + equal))
+            }
+        }
+    }
+
+    /// The tolerated odds ratio, for guards that compare odds.
+    pub fn tolerated_odds(self, plan: &Plan) -> Option<f64> {
+        match self {
+            Self::Errors => Some(plan.guards.errors.factor),
+            Self::Labels => Some(plan.guards.labels.factor),
+            _ => None,
+        }
+    }
+}
+
+/// The bets on larger odds than those at `null`, against these.
+pub(crate) fn worse_odds(sums: &[f64], null: usize) -> f64 {
+    let Some(against) = sums.get(null) else { return 0.0 };
+    let bets = odds::PRIOR.iter().zip(&sums[null + 1..]);
+    log_sum_exp(bets.map(|(weight, sum)| weight.ln() + sum - against))
+}
+
+/// The bets on smaller odds than those at `null`, against these.
+pub(crate) fn better_odds(sums: &[f64], null: usize) -> f64 {
+    let Some(against) = sums.get(null) else { return 0.0 };
+    let bets = odds::PRIOR.iter().zip(sums[..null].iter().rev());
+    log_sum_exp(bets.map(|(weight, sum)| weight.ln() + sum - against))
+}
+
+fn failures(champion: &Counts, candidate: &Counts) -> Option<Vec<f64>> {
+    let served = Table {
+        champion: champion.requests,
+        champion_failed: champion.failures,
+        candidate: candidate.requests,
+        candidate_failed: candidate.failures,
+    };
+    let mut logs: Vec<f64> = served.logs().map(Vec::from).unwrap_or_default();
+    // A request that exactly one of two failed is a table of its own, with one failure.
+    let worse = candidate.shadow.shadow_failed.saturating_add(champion.shadow.caller_failed) as f64;
+    let better =
+        candidate.shadow.caller_failed.saturating_add(champion.shadow.shadow_failed) as f64;
+    if worse + better > 0.0 {
+        let paired = |i| {
+            let ratio = odds::ratio(i);
+            worse * ratio.ln() - (worse + better) * ((1.0 + ratio) / 2.0).ln()
+        };
+        add(&mut logs, Some((0..odds::GRID).map(paired).collect()));
+    }
+    (!logs.is_empty()).then_some(logs)
+}
+
+fn add(logs: &mut Vec<f64>, more: Option<Vec<f64>>) {
+    let Some(more) = more else { return };
+    logs.resize(more.len(), 0.0);
+    logs.iter_mut().zip(more).for_each(|(log, more)| *log += more);
+}
+
+/// A factor of time, in buckets.
+pub(crate) fn buckets(factor: f64) -> i32 {
+    libm::round(libm::log2(factor) * PER_OCTAVE) as i32
+}
+
+/// Whether the candidate, its times made shorter by `down` buckets, is slower than the champion more
+/// often than it is faster (the sign of Mann and Whitney's U); `None` if it is neither.
+///
+/// One block is one toss of a coin, however its requests depend on each other.
+fn slower(champion: &Latencies, candidate: &Latencies, down: i32) -> Option<bool> {
+    let mut champions = champion.shifted(0).peekable();
+    let (mut below, mut twice) = (0u128, 0u128);
+    for (bucket, count) in candidate.shifted(down) {
+        while let Some((_, more)) = champions.next_if(|(other, _)| *other < bucket) {
+            below += u128::from(more);
+        }
+        let equal = champions.peek().filter(|(other, _)| *other == bucket).map_or(0, |(_, n)| *n);
+        twice += u128::from(count) * (2 * below + u128::from(equal));
+    }
+    let even = u128::from(champion.count()) * u128::from(candidate.count());
+    (twice != even).then_some(twice > even)
+}
+
+/// Bets on the candidate being among the slowest answers of a block, its times made shorter by
+/// `down` buckets: among about one in a hundred, and among the very slowest.
+fn slowest(champion: &Latencies, candidate: &Latencies, down: i32) -> Option<Vec<f64>> {
+    let (champions, candidates) = (champion.count(), candidate.count());
+    let all = champions.checked_add(candidates)?;
+    if champions == 0 || candidates == 0 {
+        return None;
+    }
+    // So few that the candidate is expected to have about one of them at most.
+    let few = all.div_ceil(100).min(all / candidates).max(1);
+    let mut logs = Vec::with_capacity(2 * CROWDS.len());
+    for wanted in [few, 1] {
+        let (champion_failed, candidate_failed) = top(champion, candidate, down, wanted);
+        let table =
+            Table { champion: champions, champion_failed, candidate: candidates, candidate_failed };
+        logs.extend(table.presence_logs(CROWDS).unwrap_or_default());
+    }
+    Some(logs)
+}
+
+/// How many of at least `wanted` slowest answers each has.
+fn top(champion: &Latencies, candidate: &Latencies, down: i32, wanted: u64) -> (u64, u64) {
+    let mut champions = champion.shifted(0).rev().peekable();
+    let mut candidates = candidate.shifted(down).rev().peekable();
+    let (mut slow, mut own) = (0u64, 0u64);
+    while slow + own < wanted {
+        let next = [champions.peek(), candidates.peek()].into_iter().flatten().map(|(b, _)| *b);
+        let Some(bucket) = next.max() else { break };
+        slow += champions.next_if(|(b, _)| *b == bucket).map_or(0, |(_, count)| count);
+        own += candidates.next_if(|(b, _)| *b == bucket).map_or(0, |(_, count)| count);
+    }
+    (slow, own)
+}
+
+/// Bets on the candidate having more, and on its having less, below each cut than is tolerated.
+fn distance(own: &Predictions, others: &Predictions, tolerance: f64) -> Option<Vec<f64>> {
+    if own.count() == 0 || others.count() == 0 {
+        return None;
+    }
+    let parts = own.compare(others);
+    Some(
+        parts
+            .into_iter()
+            .flat_map(|(own, others)| [own - others, others - own])
+            .flat_map(|more| difference(more, tolerance))
+            .collect(),
+    )
+}
+
+/// Bets on a difference of two means, each between 0 and 1, being more than is tolerated.
+fn difference(difference: f64, tolerance: f64) -> [f64; BETS.len()] {
+    BETS.map(|bet| (bet * (difference - tolerance) / (1.0 + tolerance)).ln_1p())
+}
+
+/// By how much the candidate is better, in parts of the metric's range.
+fn better(metric: &Metric, champion: &Mean, candidate: &Mean) -> Option<f64> {
+    let higher = candidate.mean()? - champion.mean()?;
+    Some(match metric.better {
+        Better::Higher => higher,
+        Better::Lower => -higher,
+    })
+}
