@@ -4,7 +4,7 @@
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{bench, completions, engines, infer, inspect, logging, registry, serve};
+use crate::{bench, completions, engines, infer, inspect, logging, registry, rollout, serve};
 
 /// From a trained model to production.
 #[derive(Debug, Parser)]
@@ -61,6 +61,8 @@ pub enum Verb {
     Alias(registry::Alias),
     /// Split a model's traffic among versions by hand
     Traffic(registry::Traffic),
+    /// Replace a champion step by step, by evidence
+    Rollout(rollout::Args),
     /// Go back to the champion before this one, at once
     Rollback(registry::Rollback),
     /// List the servers that follow the registry, and what they hold
@@ -96,7 +98,17 @@ pub fn command() -> Command {
     let verbs: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
     for verb in verbs {
         let prefix = if verb == "serve" { String::new() } else { format!("{verb}_") };
-        command = command.mut_subcommand(&verb, |c| c.mut_args(|arg| with_variable(arg, &prefix)));
+        command = command.mut_subcommand(&verb, |c| with_variables(c, &prefix));
+    }
+    command
+}
+
+fn with_variables(command: Command, prefix: &str) -> Command {
+    let mut command = command.mut_args(|arg| with_variable(arg, prefix));
+    let verbs: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    for verb in verbs {
+        let prefix = format!("{prefix}{verb}_");
+        command = command.mut_subcommand(&verb, |c| with_variables(c, &prefix));
     }
     command
 }

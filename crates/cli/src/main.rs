@@ -20,6 +20,7 @@ mod library;
 mod logging;
 mod oip;
 mod registry;
+mod rollout;
 mod serve;
 mod table;
 mod units;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Diff(args) => registry::diff(args),
         Verb::Alias(args) => registry::alias(args),
         Verb::Traffic(args) => registry::traffic(args),
+        Verb::Rollout(args) => rollout::run(args),
         Verb::Rollback(args) => registry::rollback(args),
         Verb::Servers(args) => registry::servers(args),
         Verb::Archive(args) => registry::archive(args),

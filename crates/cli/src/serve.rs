@@ -3,17 +3,22 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::registry::{Clock, Registry};
 use api::{Api, Control};
+use rollout::Driver;
 use serving::{Options, Serving, State};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::Failure;
 use crate::config::{Config, Models, Raw};
 use crate::engines::Search;
 use crate::library::Library;
 use crate::registry::{self, Followed};
+
+/// Observations that wait to be counted: what is beyond is dropped, and counted as such.
+const OBSERVATIONS: usize = 8192;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -51,16 +56,16 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let options = |open: serving::Open, assignments| Options {
+    let options = |open: serving::Open, assignments, observations| Options {
         engines: Arc::new(search.discover()),
         open,
         assignments,
-        observations: None,
+        observations,
         slo: config.slo,
         max_queue: config.max_queue,
     };
     let (stop, stopped) = watch::channel(false);
-    let (serving, control, may_be_empty): (_, Arc<dyn Control>, _) = match config.models {
+    let (serving, control, presence): (_, Arc<dyn Control>, _) = match config.models {
         Models::Paths(sources) => {
             let (library, assignments) =
                 Library::new(sources, config.defaults, config.model_control);
@@ -68,23 +73,25 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             library.refresh().map_err(Failure::refused)?;
             let opener = library.clone();
             let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
-            let serving = Serving::start(options(open, assignments))?;
+            let serving = Serving::start(options(open, assignments, None))?;
             library.followed_by(serving.clone());
             let again = library.clone();
             spawn_signals(stop, Arc::new(move || again.refresh()))?;
-            (serving, library, false)
+            (serving, library, None)
         }
         Models::Registry { place, database, keep_warm } => {
             let settings = config.defaults.settings;
             let registry = Arc::new(registry::open(&place, database.as_deref()).await?);
-            let followed = Followed::start(registry, keep_warm, settings).await?;
+            let followed = Followed::start(registry.clone(), keep_warm, settings).await?;
             let followed = Arc::new(followed);
             let opener = followed.clone();
             let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
-            let serving = Serving::start(options(open, followed.assignments()))?;
+            let (sender, observations) = mpsc::channel(OBSERVATIONS);
+            let serving = Serving::start(options(open, followed.assignments(), Some(sender)))?;
+            let presence = Presence::begin(registry, &listener, &serving, observations)?;
             // The registry is followed anyway.
             spawn_signals(stop, Arc::new(|| Ok(())))?;
-            (serving, followed, true)
+            (serving, followed, Some(presence))
         }
     };
     let api = Api { serving: serving.clone(), control, options: config.api };
@@ -102,11 +109,47 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
     tokio::pin!(served);
     tokio::select! {
         result = &mut served => { result?; }
-        failure = nothing_loaded(&serving), if !may_be_empty => return Err(failure),
+        failure = nothing_loaded(&serving), if presence.is_none() => return Err(failure),
     }
     serving.drain().await;
+    if let Some(presence) = presence {
+        presence.end().await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// This server among those that follow a registry: it says what it holds, and takes part in
+/// rollouts.
+struct Presence {
+    registry: Arc<Registry>,
+    name: String,
+    saying: tokio::task::JoinHandle<()>,
+}
+
+impl Presence {
+    fn begin(
+        registry: Arc<Registry>,
+        listener: &TcpListener,
+        serving: &Serving,
+        observations: mpsc::Receiver<model::Observation>,
+    ) -> Result<Self, Failure> {
+        let name = registry::made_up_name();
+        let driver = Driver::new(registry.clone(), Clock::system(), &*name);
+        tokio::spawn(driver.run(observations));
+        let (address, serving) = (listener.local_addr()?.to_string(), serving.clone());
+        let (to, named) = (registry.clone(), name.clone());
+        let saying =
+            tokio::spawn(async move { registry::say(to, &named, &address, serving).await });
+        Ok(Self { registry, name, saying })
+    }
+
+    /// Says that this server is gone, if the registry can be told at all.
+    async fn end(self) {
+        self.saying.abort();
+        let told = self.registry.forget_server(&self.name);
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), told).await;
+    }
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {

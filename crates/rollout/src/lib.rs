@@ -25,9 +25,11 @@
 
 mod block;
 mod decide;
+mod drive;
 mod error;
 mod evidence;
 mod guard;
+mod memory;
 mod odds;
 mod plan;
 mod report;
@@ -38,7 +40,9 @@ mod wealth;
 
 pub use block::{Block, Counts, Feedback, Mean, Shadowed};
 pub use decide::{Action, next};
+pub use drive::{Driver, decision};
 pub use error::{Error, Result};
+pub use memory::{Label, Said};
 pub use plan::{
     Agreement, Better, Distribution, Errors, Experiment, Guards, Kind, Labels, Latency, Metric,
     Plan, Replay, Slower, Step,

@@ -169,6 +169,11 @@ impl Report {
         self.state == State::Waiting && plan.replay.is_some() && self.replay.is_none()
     }
 
+    /// What is known of a candidate and the champion, and the guards' evidence, as people read it.
+    pub fn figures(&self, plan: &Plan, candidate: u64, now: Timestamp) -> serde_json::Value {
+        evidence::figures(plan, self, candidate, now)
+    }
+
     /// Whether there is nothing left to decide.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Promoted | State::RolledBack)

@@ -196,7 +196,7 @@ impl Tally {
 
 /// What a row of a model's first output says.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Answer {
+pub(crate) enum Answer {
     Number(f64),
     Category(u64),
 }
@@ -211,7 +211,7 @@ fn predictions(counted: &mut Predictions, outputs: &[Tensor]) {
 }
 
 /// Each row of the first output: a single number, the place of the largest of several, or a string.
-fn answers(outputs: &[Tensor]) -> Vec<Answer> {
+pub(crate) fn answers(outputs: &[Tensor]) -> Vec<Answer> {
     let Some(output) = outputs.first().filter(|output| !output.is_empty()) else {
         return Vec::new();
     };
@@ -220,18 +220,21 @@ fn answers(outputs: &[Tensor]) -> Vec<Answer> {
     let look = rows.min(ROWS);
     match output.data() {
         Data::Bytes(strings) => {
-            let category = |string: &bytes::Bytes| {
-                let mut hasher = DefaultHasher::new();
-                string.hash(&mut hasher);
-                Answer::Category(hasher.finish())
-            };
-            strings.chunks(width.max(1)).take(look).map(|row| category(&row[0])).collect()
+            let rows = strings.chunks(width.max(1)).take(look);
+            rows.map(|row| Answer::Category(category(&row[0]))).collect()
         }
         _ => {
             let numbers = numbers(output.data(), look * width);
             numbers.chunks(width.max(1)).take(look).map(largest).collect()
         }
     }
+}
+
+/// What stands for a class that has a name.
+pub(crate) fn category(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn largest(row: &[f64]) -> Answer {

@@ -273,7 +273,7 @@ fn part(share: &Share, total: u64) -> String {
 }
 
 /// An event in words.
-fn told(record: &Record) -> String {
+pub fn told(record: &Record) -> String {
     let version = |version: &Option<u64>| version.map_or("nothing".to_owned(), |v| v.to_string());
     match &record.event {
         Event::Published { version, .. } => format!("version {version} published"),

@@ -3,6 +3,7 @@
 mod change;
 mod compare;
 mod follow;
+mod hold;
 mod list;
 mod place;
 mod pull;
@@ -14,11 +15,12 @@ pub use change::{
 };
 pub use compare::{Diff, diff};
 pub use follow::Followed;
+pub use hold::{made_up_name, say};
 pub use list::{
     At, Check, History, Models, Servers, Show, Versions, at, check, history, models, servers, show,
-    versions,
+    told, versions,
 };
-pub use place::open;
+pub use place::{Author, Place, open};
 pub use pull::{Pull, pull};
 pub use push::{Push, push};
 
@@ -27,7 +29,7 @@ use ::registry::Reference;
 use crate::Failure;
 
 /// What the registry says, as this program says it.
-trait OrFailure<T> {
+pub trait OrFailure<T> {
     fn or_failure(self) -> Result<T, Failure>;
 }
 
@@ -47,7 +49,7 @@ fn reference(text: &str) -> Result<Reference, String> {
 }
 
 /// Prints a value as JSON.
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }

@@ -1,0 +1,259 @@
+//! The replay gate: recorded requests are answered again by a candidate, and compared, before any
+//! caller sees it.
+//!
+//! The candidate is served as it will be, on a port of this machine that only this process knows, so
+//! that a request takes the same way as a caller's.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ::registry::{Reference, Registry, Selector};
+use api::{Api, ApiOptions, Control, Load};
+use model::{Assigned, Assignments, ErrorCode, InstanceSettings};
+use rollout::{Replay, Replayed};
+use serde::Deserialize;
+use serde_json::Value;
+use serving::{Options, Serving, State};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::Failure;
+use crate::engines::Search;
+use crate::http::Endpoint;
+use crate::oip;
+use crate::registry::OrFailure;
+
+/// A recorded request with its answer, both as the Open Inference Protocol has them in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recorded {
+    request: Value,
+    response: Answered,
+}
+
+#[derive(Deserialize)]
+struct Answered {
+    outputs: Vec<Output>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Output {
+    name: String,
+    datatype: String,
+    shape: Vec<u64>,
+    data: Vec<Value>,
+}
+
+/// Answers every recorded request with each candidate, and counts how many agree; with several
+/// candidates, those that all of them answer as recorded.
+pub async fn run(
+    registry: &Registry,
+    model: &str,
+    candidates: &[u64],
+    wanted: &Replay,
+) -> Result<Replayed, Failure> {
+    let recorded = read(Path::new(&wanted.file))?;
+    let mut agreed = vec![true; recorded.len()];
+    let mut failed = 0;
+    for candidate in candidates {
+        let answers = answer(registry, model, *candidate, &recorded).await?;
+        for ((agreed, recorded), answer) in agreed.iter_mut().zip(&recorded).zip(answers) {
+            match answer {
+                Some(outputs) => {
+                    *agreed &= agree(&recorded.response.outputs, &outputs, wanted.tolerance);
+                }
+                None => {
+                    *agreed = false;
+                    failed += 1;
+                }
+            }
+        }
+    }
+    let agreed = agreed.into_iter().filter(|agreed| *agreed).count() as u64;
+    Ok(Replayed { requests: recorded.len() as u64, agreed, failed })
+}
+
+/// One JSON object a line.
+fn read(path: &Path) -> Result<Vec<Recorded>, Failure> {
+    let fail = |what: String| Failure::usage(format!("replay: {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let parsed = lines.map(|(i, line)| {
+        serde_json::from_str(line).map_err(|error| {
+            fail(format!(
+                "line {}: {error}; expected {{\"request\": …, \"response\": …}}, as the Open \
+                 Inference Protocol has them",
+                i + 1
+            ))
+        })
+    });
+    let recorded = parsed.collect::<Result<Vec<_>, _>>()?;
+    match recorded.is_empty() {
+        true => Err(fail("there is no recorded request in it".to_owned())),
+        false => Ok(recorded),
+    }
+}
+
+/// The outputs of a candidate for each request; `None` where it failed.
+async fn answer(
+    registry: &Registry,
+    model: &str,
+    version: u64,
+    recorded: &[Recorded],
+) -> Result<Vec<Option<Vec<Output>>>, Failure> {
+    let folder = tempfile::Builder::new().prefix("modelyard-replay-").tempdir()?;
+    let reference = Reference { model: model.to_owned(), version: Selector::Number(version) };
+    let version = registry.resolve(&reference).await.or_failure()?;
+    let file = registry.fetch(&version, folder.path()).await.or_failure()?;
+    let assigned = Assigned {
+        version: version.number.to_string(),
+        source: reference.to_string(),
+        share: 1,
+        shadow: false,
+        pinned: Vec::new(),
+        settings: InstanceSettings::default(),
+        generation: 0,
+    };
+    let models = BTreeMap::from([(model.to_owned(), vec![assigned])]);
+    let (_wanted, assignments) = watch::channel(Assignments { models });
+    let serving = Serving::start(Options {
+        engines: Arc::new(Search::default().discover()),
+        open: Arc::new(move |_, _| import::open(&file).map_err(|error| error.to_string())),
+        assignments,
+        observations: None,
+        slo: None,
+        max_queue: 64,
+    })?;
+    serving.settled().await;
+    if let Some(State::Unavailable(Some(reason))) = serving.status().first().map(|s| &s.state) {
+        return Err(Failure::refused(format!("{reference} cannot be loaded: {reason}")));
+    }
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let endpoint = Endpoint::parse(&listener.local_addr()?.to_string())?;
+    let api = Api { serving, control: Arc::new(Nothing), options: ApiOptions::default() };
+    let (stop, stopped) = watch::channel(false);
+    let until = async move {
+        let mut stopped = stopped;
+        // It ends when the sender is gone, too.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let server = tokio::spawn(api::serve(listener, api, until));
+    let answers = ask(&endpoint, model, recorded).await;
+    drop(stop);
+    server.await??;
+    answers
+}
+
+async fn ask(
+    endpoint: &Endpoint,
+    model: &str,
+    recorded: &[Recorded],
+) -> Result<Vec<Option<Vec<Output>>>, Failure> {
+    let mut connection = oip::connect(endpoint).await?;
+    let path = format!("{}/infer", oip::route(model, None));
+    let headers = [("content-type".to_owned(), "application/json".to_owned())];
+    let mut answers = Vec::with_capacity(recorded.len());
+    for one in recorded {
+        let body = serde_json::to_vec(&one.request)?;
+        let request = endpoint.post(&path, &headers, &body);
+        let answer = connection.answer(&request).await.map_err(oip::broken(endpoint))?;
+        let outputs = (answer.status == 200)
+            .then(|| serde_json::from_slice::<Answered>(&answer.body).ok())
+            .flatten();
+        answers.push(outputs.map(|answered| answered.outputs));
+        if !connection.is_open() {
+            connection = oip::connect(endpoint).await?;
+        }
+    }
+    Ok(answers)
+}
+
+/// Whether the outputs that were recorded are there with the same types and shapes, and the same
+/// values: numbers to this part of the larger one. Others may be there besides.
+fn agree(recorded: &[Output], now: &[Output], tolerance: f64) -> bool {
+    recorded.iter().all(|expected| {
+        now.iter().any(|got| {
+            got.name == expected.name
+                && got.datatype == expected.datatype
+                && got.shape == expected.shape
+                && same(&expected.data, &got.data, tolerance)
+        })
+    })
+}
+
+fn same(expected: &[Value], got: &[Value], tolerance: f64) -> bool {
+    let flat = |values: &[Value]| {
+        let mut flat = Vec::new();
+        flatten(values, &mut flat);
+        flat
+    };
+    let (expected, got) = (flat(expected), flat(got));
+    expected.len() == got.len()
+        && expected.iter().zip(&got).all(|(a, b)| match (a.as_f64(), b.as_f64()) {
+            (Some(a), Some(b)) => a == b || (a - b).abs() <= tolerance * a.abs().max(b.abs()),
+            _ => a == b,
+        })
+}
+
+/// Data may be nested as the shape is.
+fn flatten(values: &[Value], flat: &mut Vec<Value>) {
+    for value in values {
+        match value {
+            Value::Array(inner) => flatten(inner, flat),
+            other => flat.push(other.clone()),
+        }
+    }
+}
+
+/// What is served here is not to be changed.
+struct Nothing;
+
+type Changed<'a> = Pin<Box<dyn Future<Output = Result<(), (ErrorCode, String)>> + Send + 'a>>;
+
+impl Control for Nothing {
+    fn load<'a>(&'a self, _name: &'a str, _load: Load) -> Changed<'a> {
+        Box::pin(std::future::ready(Err(refusal())))
+    }
+
+    fn unload<'a>(&'a self, _name: &'a str) -> Changed<'a> {
+        Box::pin(std::future::ready(Err(refusal())))
+    }
+
+    fn available(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+fn refusal() -> (ErrorCode, String) {
+    (ErrorCode::FailedPrecondition, "this server only replays".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn output(name: &str, data: Value) -> Output {
+        serde_json::from_value(
+            json!({"name": name, "datatype": "FP32", "shape": [2], "data": data}),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn numbers_agree_to_the_tolerance_and_everything_else_exactly() {
+        let recorded = [output("y", json!([1.0, 2.0]))];
+        let agrees = |data: Value, tolerance| agree(&recorded, &[output("y", data)], tolerance);
+        assert!(agrees(json!([[1.0, 2.01]]), 0.01));
+        assert!(!agrees(json!([1.0, 2.03]), 0.01));
+        assert!(!agrees(json!([1.0]), 1.0));
+        assert!(!agrees(json!([1.0, "2"]), 1.0));
+        assert!(!agrees(json!([1.0, null]), 1.0));
+        assert!(!agree(&recorded, &[output("z", json!([1.0, 2.0]))], 1.0));
+        assert!(agree(&recorded, &[output("z", json!([9, 9])), output("y", json!([1, 2]))], 0.0));
+    }
+}
