@@ -96,6 +96,24 @@ impl From<serving::Error> for Failure {
     }
 }
 
+/// What the state of a registry does not allow is a conflict, to HTTP: somebody else was faster, or
+/// what is to go is in use.
+impl From<registry::Error> for Failure {
+    fn from(error: registry::Error) -> Self {
+        let failure = Self::new(error.code(), error.to_string());
+        match error.code() {
+            ErrorCode::FailedPrecondition => Self { status: StatusCode::CONFLICT, ..failure },
+            _ => failure,
+        }
+    }
+}
+
+impl axum::response::IntoResponse for Failure {
+    fn into_response(self) -> axum::response::Response {
+        Self::into_response(self).map(axum::body::Body::new)
+    }
+}
+
 impl From<(ErrorCode, String)> for Failure {
     fn from((code, message): (ErrorCode, String)) -> Self {
         Self::new(code, message)

@@ -1,8 +1,8 @@
 //! The only room that knows the wire: REST and gRPC, error bodies, OpenAPI, the pages.
 //!
 //! [`serve`] answers every protocol on one listener; the caller owns the port and says when to
-//! stop. A handler decodes, calls [`serving`] and encodes; nothing here knows how a model is run,
-//! found or stored.
+//! stop. A handler decodes, calls [`serving`] or [`registry`] and encodes; nothing here knows how a
+//! model is run, found or stored.
 
 mod binary;
 mod caller;
@@ -22,9 +22,10 @@ pub mod proto;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ::registry::Registry;
 use model::ErrorCode;
 use serving::Serving;
 
@@ -38,8 +39,19 @@ pub struct Api {
     pub serving: Serving,
     /// What the repository endpoints change.
     pub control: Arc<dyn Control>,
+    /// The registry that is followed, if one is.
+    pub registry: Option<Access>,
     /// Names and limits.
     pub options: ApiOptions,
+}
+
+/// A registry, and what callers may do with it.
+#[derive(Clone)]
+pub struct Access {
+    /// Empty for as long as it has not answered.
+    pub registry: Arc<OnceLock<Arc<Registry>>>,
+    /// Whether callers may change it and fetch files from it.
+    pub open_to_callers: bool,
 }
 
 /// Names and limits of a server. Every limit bounds what one client can hold.

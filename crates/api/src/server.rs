@@ -78,6 +78,8 @@ struct Shared {
     api: Arc<Api>,
     /// Answers requests whose content type is gRPC's.
     grpc: axum::Router,
+    /// Answers what is below `/v2/registry`.
+    registry: axum::Router,
     /// Answers whatever is neither gRPC nor an inference protocol.
     pages: axum::Router,
 }
@@ -96,8 +98,12 @@ pub async fn serve(
     listener.local_addr()?;
     let options = api.options.clone();
     let api = Arc::new(api);
-    let (grpc, pages) = (grpc::routes(&api), pages::router(&api));
-    let shared = Arc::new(Shared { grpc, pages: pages.fallback(no_page), api });
+    let shared = Arc::new(Shared {
+        grpc: grpc::routes(&api),
+        registry: rest::registry::router(&api),
+        pages: pages::router(&api).fallback(no_page),
+        api,
+    });
     let builder = Arc::new(connection_builder(&options));
     let places = Arc::new(Semaphore::new(options.max_connections));
     let graceful = GracefulShutdown::new();
@@ -194,10 +200,16 @@ async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
-    if rest::understands(request.uri().path()) && !is_grpc(&request) {
+    let path = request.uri().path();
+    let is_registry = rest::registry::understands(path);
+    if rest::understands(path) && !is_registry && !is_grpc(&request) {
         return Ok(rest::answer(&shared.api, request).await);
     }
-    let router = if is_grpc(&request) { &shared.grpc } else { &shared.pages };
+    let router = match is_grpc(&request) {
+        true => &shared.grpc,
+        false if is_registry => &shared.registry,
+        false => &shared.pages,
+    };
     let response = match router.clone().oneshot(request.map(axum::body::Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},
@@ -206,9 +218,9 @@ async fn answer(
 }
 
 /// What the pages' router says to a path that it does not have.
-async fn no_page(uri: hyper::Uri) -> axum::response::Response {
+async fn no_page(uri: hyper::Uri) -> Failure {
     let message = format!("there is nothing at {}", uri.path());
-    Failure::new(model::ErrorCode::NotFound, message).into_response().map(axum::body::Body::new)
+    Failure::new(model::ErrorCode::NotFound, message)
 }
 
 fn is_grpc(request: &Request<Incoming>) -> bool {

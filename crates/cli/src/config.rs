@@ -43,7 +43,7 @@ pub struct Raw {
     /// Listen beyond this machine although nobody has to say who they are
     #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
     pub allow_remote: Option<bool>,
-    /// Let callers load and unload models [default: only when listening on this machine alone]
+    /// Let callers load and unload models, or change the registry [default: only when listening on this machine alone]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
     pub model_control: Option<bool>,
     /// The name that the server gives itself in its metadata [default: modelyard]

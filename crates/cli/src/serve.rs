@@ -94,7 +94,10 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             (serving, followed, Some(presence))
         }
     };
-    let api = Api { serving: serving.clone(), control, options: config.api };
+    let registry = presence
+        .as_ref()
+        .map(|presence| registry::access(presence.registry.clone(), config.model_control));
+    let api = Api { serving: serving.clone(), control, registry, options: config.api };
     for listener in [Some(&listener), second.as_ref()].into_iter().flatten() {
         tracing::info!(address = %format!("http://{}", listener.local_addr()?), "listening");
     }

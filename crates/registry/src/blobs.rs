@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
@@ -160,8 +161,8 @@ impl Blobs {
         self.each_chunk(blob, size, what, |_| Ok(())).await
     }
 
-    /// Hands out a blob's bytes in order; fails after the last if they were not those that were
-    /// stored.
+    /// Hands out a blob's bytes in order, the last of them only once all have been found to be those
+    /// that were stored.
     async fn each_chunk(
         &self,
         blob: &Blob,
@@ -169,42 +170,31 @@ impl Blobs {
         what: &str,
         mut take: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let damaged = |how: String| {
-            Error::damaged(format!(
-                "{what}: {how}; restore the object from a copy, or push the same file again"
-            ))
-        };
-        let found = match self.store.get(&self.key(blob)).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => {
-                return Err(damaged("its bytes are gone from the object store".to_owned()));
-            }
-            Err(error) => return Err(Error::from(error).at(what)),
-        };
-        let mut chunks = found.into_stream();
-        let mut hash = Sha256::new();
-        let mut read = 0u64;
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| Error::from(error).at(what))?;
-            read += chunk.len() as u64;
-            // Not a byte more than is known to belong to it, whatever the store sends.
-            if read > size {
-                return Err(damaged(format!("its object has more than its {size} bytes")));
-            }
-            hash.update(&chunk);
+        let mut reader = self.open_blob(blob, size, what).await?;
+        while let Some(chunk) = reader.next().await? {
             take(&chunk)?;
         }
-        let digest = digest(hash);
-        if read != size {
-            return Err(damaged(format!("its object has {read} bytes instead of {size}")));
-        }
-        if digest != blob.digest {
-            return Err(damaged(format!(
-                "its bytes have the digest {digest} instead of {}",
-                blob.digest
-            )));
-        }
         Ok(())
+    }
+
+    /// Begins to read a blob; `what` is named in errors.
+    pub async fn open_blob(&self, blob: &Blob, size: u64, what: &str) -> Result<Reader> {
+        let digest = blob.digest.clone();
+        match self.store.get(&self.key(blob)).await {
+            Ok(found) => Ok(Reader {
+                chunks: found.into_stream(),
+                held: None,
+                seen: Some(Sha256::new()),
+                read: 0,
+                size,
+                digest,
+                what: what.to_owned(),
+            }),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(damaged(what, "its bytes are gone from the object store"))
+            }
+            Err(error) => Err(Error::from(error).at(what)),
+        }
     }
 
     /// Removes an object; that it is gone already is fine.
@@ -242,6 +232,66 @@ impl Blobs {
         }
         Ok(removed)
     }
+}
+
+/// The bytes of a file, in order. The last of them are handed out only once all have been found to
+/// be those that were stored, so whoever gets to the end has the right ones.
+pub struct Reader {
+    chunks: BoxStream<'static, object_store::Result<Bytes>>,
+    /// Arrived, but not handed out yet.
+    held: Option<Bytes>,
+    /// `None` once the digest has been compared.
+    seen: Option<Sha256>,
+    read: u64,
+    size: u64,
+    digest: String,
+    what: String,
+}
+
+impl Reader {
+    /// The next piece; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        while self.seen.is_some() {
+            let Some(chunk) = self.chunks.next().await else {
+                self.compare()?;
+                break;
+            };
+            let chunk = chunk.map_err(|error| Error::from(error).at(&self.what))?;
+            self.read += chunk.len() as u64;
+            // Not a byte more than is known to belong to it, whatever the store sends.
+            if self.read > self.size {
+                let how = format!("its object has more than its {} bytes", self.size);
+                return Err(damaged(&self.what, &how));
+            }
+            if let Some(seen) = &mut self.seen {
+                seen.update(&chunk);
+            }
+            if let Some(before) = self.held.replace(chunk).filter(|held| !held.is_empty()) {
+                return Ok(Some(before));
+            }
+        }
+        Ok(self.held.take())
+    }
+
+    fn compare(&mut self) -> Result<()> {
+        let Some(seen) = self.seen.take() else { return Ok(()) };
+        if self.read != self.size {
+            let how = format!("its object has {} bytes instead of {}", self.read, self.size);
+            return Err(damaged(&self.what, &how));
+        }
+        let digest = digest(seen);
+        if digest != self.digest {
+            let how = format!("its bytes have the digest {digest} instead of {}", self.digest);
+            return Err(damaged(&self.what, &how));
+        }
+        Ok(())
+    }
+}
+
+fn damaged(what: &str, how: &str) -> Error {
+    Error::damaged(format!(
+        "{what}: {how}; restore the object from a copy, or push the same file again"
+    ))
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -9,7 +9,7 @@ use model::{Assigned, Assignments, InstanceSettings};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
-use crate::blobs::{Blob, Blobs};
+use crate::blobs::{Blob, Blobs, Reader};
 use crate::database::{Change, Database, signed, unsigned};
 use crate::names::{CHAMPION, Reference, Selector, check_alias, check_model};
 use crate::state::{Event, Former, ModelState, Record, Share, Stage};
@@ -296,6 +296,13 @@ impl Registry {
         Ok(folder.join(&version.main))
     }
 
+    /// Begins to read one file of a version, piece by piece.
+    pub async fn open_file(&self, version: &Version, file: &File) -> Result<Reader> {
+        let what = place(version, file);
+        let blob = self.blob(file).await.map_err(|error| error.at(&what))?;
+        self.blobs.open_blob(&blob, file.size, &what).await
+    }
+
     /// The bytes of one file of a version; their digest has been checked.
     pub async fn read(&self, version: &Version, file: &File) -> Result<bytes::Bytes> {
         let what = place(version, file);
@@ -512,7 +519,7 @@ pub(crate) async fn state(connection: &mut AnyConnection, model: &str) -> Result
 }
 
 /// What the aliases of one model, or of all, name.
-async fn aliases(
+pub(crate) async fn aliases(
     connection: &mut AnyConnection,
     model: Option<&str>,
 ) -> Result<BTreeMap<String, BTreeMap<String, u64>>> {
@@ -609,7 +616,7 @@ fn whole(row: &AnyRow, files: Vec<File>, aliases: &BTreeMap<String, u64>) -> Res
     })
 }
 
-fn naming(aliases: &BTreeMap<String, u64>, version: u64) -> Vec<String> {
+pub(crate) fn naming(aliases: &BTreeMap<String, u64>, version: u64) -> Vec<String> {
     let naming = aliases.iter().filter(|(_, number)| **number == version);
     naming.map(|(alias, _)| alias.clone()).collect()
 }

@@ -3,6 +3,7 @@
 mod binary;
 mod body;
 mod json;
+pub(crate) mod registry;
 mod tfs;
 mod v2;
 

@@ -4,6 +4,7 @@ mod agreement;
 mod bad_input;
 mod connections;
 mod oip;
+mod registry;
 mod support;
 mod tfs;
 mod time;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use api::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use api::proto::tensorflow::serving::model_service_client::ModelServiceClient;
 use api::proto::tensorflow::serving::prediction_service_client::PredictionServiceClient;
-use api::{Api, ApiOptions, Control, Load};
+use api::{Access, Api, ApiOptions, Control, Load};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::{Assigned, Assignments, DataType, ErrorCode, InstanceSettings, Package};
 use runtime::Engines;
@@ -127,7 +127,7 @@ pub async fn start_with(options: ApiOptions) -> Server {
     for status in serving.status() {
         assert_eq!(status.state, serving::State::Ready, "{}", status.name);
     }
-    serve(serving, assignments, options).await
+    serve(serving, assignments, None, options).await
 }
 
 /// Serves `m`, one FP32 column `x` → `y`, which doubles behind a gate with one instance; at most
@@ -147,7 +147,22 @@ pub async fn start_gated(max_queue: usize) -> (Server, Arc<Gate>) {
     })
     .unwrap();
     serving.settled().await;
-    (serve(serving, assignments, ApiOptions::default()).await, gate)
+    (serve(serving, assignments, None, ApiOptions::default()).await, gate)
+}
+
+/// Serves no model, and a registry.
+pub async fn start_registry(access: Access, options: ApiOptions) -> Server {
+    let (assignments, receiver) = watch::channel(Assignments::default());
+    let serving = Serving::start(Options {
+        engines: Arc::new(Engines::new(vec![Box::new(runtime::native::Native::default())])),
+        open: Arc::new(|name, _| package(name)),
+        assignments: receiver,
+        observations: None,
+        slo: None,
+        max_queue: 1000,
+    })
+    .unwrap();
+    serve(serving, assignments, Some(access), options).await
 }
 
 fn assigned() -> Assigned {
@@ -165,13 +180,14 @@ fn assigned() -> Assigned {
 async fn serve(
     serving: Serving,
     assignments: watch::Sender<Assignments>,
+    registry: Option<Access>,
     options: ApiOptions,
 ) -> Server {
     let control = Arc::new(Recorder::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopping) = oneshot::channel::<()>();
-    let api = Api { serving: serving.clone(), control: control.clone(), options };
+    let api = Api { serving: serving.clone(), control: control.clone(), registry, options };
     let stopped = tokio::spawn(api::serve(listener, api, async move {
         let _ = stopping.await;
     }));

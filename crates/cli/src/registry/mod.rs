@@ -1,5 +1,6 @@
 //! The verbs on a registry of models.
 
+mod access;
 mod change;
 mod compare;
 mod follow;
@@ -9,6 +10,7 @@ mod place;
 mod pull;
 mod push;
 
+pub use access::access;
 pub use change::{
     Alias, Collect, OnVersion, Rollback, Traffic, alias, archive, collect, delete, restore,
     rollback, traffic,

@@ -11,7 +11,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("rollout", &["model", "registry"]),
     ("runtime", &["model"]),
     ("serving", &["model", "runtime"]),
-    ("api", &["model", "serving"]),
+    ("api", &["model", "registry", "serving"]),
     ("cli", &["api", "import", "model", "registry", "rollout", "runtime", "serving"]),
     ("testkit", &["model", "runtime", "serving"]),
 ];

@@ -1,0 +1,362 @@
+//! The registry over REST, on a real one in a folder.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use api::{Access, ApiOptions};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use model::{Format, Manifest, Signature};
+use registry::{By, Clock, Draft, Location, Registry, Source};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::support::{Answer, Server, start_registry};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// A server and its registry.
+struct Shop {
+    server: Server,
+    registry: Arc<Registry>,
+    folder: tempfile::TempDir,
+}
+
+async fn open(folder: &std::path::Path) -> Arc<Registry> {
+    let text = folder.join("registry").to_str().unwrap().to_owned();
+    let location = Location::parse(&text, Default::default()).unwrap();
+    Arc::new(Registry::open(&location, None, Clock::system()).await.unwrap())
+}
+
+impl Shop {
+    async fn start() -> Self {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(open_to_callers: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = open(folder.path()).await;
+        let access =
+            Access { registry: Arc::new(OnceLock::from(registry.clone())), open_to_callers };
+        let server = start_registry(access, ApiOptions::default()).await;
+        Self { server, registry, folder }
+    }
+
+    /// Publishes versions of these bytes.
+    async fn publish(&self, model: &str, count: usize) {
+        for n in 0..count {
+            let bytes = format!("bytes {n} of {model}");
+            let digest = hex(bytes.as_bytes());
+            let size = bytes.len() as u64;
+            let manifest = Manifest::new(Format::Onnx, digest, size, Signature::default());
+            let draft = Draft::new(model, manifest, "model.onnx", Source::Bytes(bytes.into()));
+            self.registry.publish(&draft, &By::new("ada"), &|_| ()).await.unwrap();
+        }
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let answer = self.server.get(&format!("/v2/registry{path}")).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
+        let headers = [JSON, ("modelyard-by", "bo")];
+        let path = format!("/v2/registry{path}");
+        self.server.send(method, &path, &headers, body.to_string().as_bytes()).await
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_registry_knows_can_be_asked() {
+    let shop = Shop::start().await;
+    assert_eq!(shop.get("/models").await, json!({ "models": [], "next": null }));
+    shop.publish("fraud", 3).await;
+    shop.publish("ads", 1).await;
+    let moved = json!({ "version": 2, "reason": "better", "evidence": { "auc": 0.9 } });
+    let record = shop.send("PUT", "/models/fraud/aliases/champion", moved).await;
+    assert_eq!(record.status, 200, "{}", record.text());
+    assert_eq!(record.json()["who"], "bo");
+    assert_eq!(record.json()["event"]["to"], 2);
+
+    let models = shop.get("/models").await;
+    assert_eq!(models["models"][0]["name"], "ads");
+    assert_eq!(models["models"][1]["aliases"], json!({ "champion": 2 }));
+    let model = shop.get("/models/fraud").await;
+    assert_eq!((&model["versions"], &model["traffic"]), (&json!(3), &json!([])));
+    assert_eq!(model["assigned"][0]["version"], 2);
+    let version = shop.get("/models/fraud/versions/2").await;
+    assert_eq!((&version["who"], &version["aliases"][0]), (&json!("ada"), &json!("champion")));
+    assert_eq!(shop.get("/models/fraud/aliases/champion").await, version);
+    assert_eq!(shop.get("/models/fraud/aliases").await["aliases"]["champion"], 2);
+    let history = shop.get("/models/fraud/history").await;
+    assert_eq!(history["history"].as_array().unwrap().len(), 4);
+    assert_eq!(history["history"][3]["evidence"]["auc"], 0.9);
+    let time = history["history"][2]["time"].as_str().unwrap();
+    let before = shop.get(&format!("/models/fraud/at?time={time}")).await;
+    assert_eq!(before["state"]["aliases"], json!({}));
+    let diff = shop.get("/models/fraud/diff?from=1&to=champion").await;
+    assert_eq!((&diff["from"], &diff["to"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        diff["differences"]["digest"][0],
+        shop.get("/models/fraud/versions/1").await["digest"]
+    );
+    let check = shop.get("/check?bytes=true").await;
+    assert_eq!(check, json!({ "consistent": true, "inconsistencies": [] }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_come_in_pages() {
+    let shop = Shop::start().await;
+    shop.publish("fraud", 7).await;
+    for name in ["a", "b", "c"] {
+        shop.publish(name, 1).await;
+    }
+    let mut seen = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = shop.get(&format!("/models/fraud/versions?limit=3{after}")).await;
+        seen.extend(
+            page["versions"].as_array().unwrap().iter().map(|v| v["number"].as_u64().unwrap()),
+        );
+        let Some(next) = page["next"].as_u64() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
+    let first = shop.get("/models?limit=2").await;
+    assert_eq!((&first["models"][1]["name"], &first["next"]), (&json!("b"), &json!("b")));
+    let rest = shop.get("/models?limit=2&after=b").await;
+    assert_eq!((&rest["models"][1]["name"], &rest["next"]), (&json!("fraud"), &Value::Null));
+    let history = shop.get("/models/fraud/history?limit=5").await;
+    let next = history["next"].as_u64().unwrap();
+    let rest = shop.get(&format!("/models/fraud/history?limit=5&after={next}")).await;
+    assert_eq!(rest["history"].as_array().unwrap().len(), 2);
+    assert_eq!(rest["next"], Value::Null);
+    // Exactly as many as asked for are all.
+    assert_eq!(shop.get("/models/fraud/versions?limit=7").await["next"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_lives_by_request() {
+    let shop = Shop::start().await;
+    shop.publish("fraud", 3).await;
+    let shares = json!({ "shares": [{ "version": 1, "share": 9 }, { "version": 2, "share": 1 }] });
+    assert_eq!(shop.send("PUT", "/models/fraud/traffic", shares.clone()).await.status, 200);
+    assert_eq!(shop.get("/models/fraud/traffic").await["shares"][0]["share"], 9);
+    // What is in use stays.
+    let refused = shop.send("POST", "/models/fraud/versions/1/delete", json!({})).await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.error().contains("in use"), "{}", refused.error());
+    // Somebody who saw another split.
+    let late = json!({ "shares": [], "expect": [] });
+    assert_eq!(shop.send("PUT", "/models/fraud/traffic", late).await.status, 409);
+    let stage = async || shop.get("/models/fraud/versions/3").await["stage"].clone();
+    for (verb, expected) in [("archive", "archived"), ("restore", "active"), ("delete", "deleted")]
+    {
+        let path = format!("/models/fraud/versions/3/{verb}");
+        let why = json!({ "reason": "tidying" });
+        assert_eq!(shop.send("POST", &path, why).await.status, 200, "{verb}");
+        assert_eq!(stage().await, expected);
+    }
+    let collected = shop.send("POST", "/collect", json!({ "grace_seconds": 0 })).await;
+    assert_eq!(collected.json()["versions"], 1, "{}", collected.text());
+    assert_eq!(stage().await, "purged");
+    let gone = shop.server.get("/v2/registry/models/fraud/versions/3/files/model.onnx").await;
+    assert_eq!(gone.status, 404, "{}", gone.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_move_an_alias_one_is_told() {
+    let shop = Shop::start().await;
+    shop.publish("fraud", 9).await;
+    let moves = (1..=8).map(|version| {
+        shop.send(
+            "PUT",
+            "/models/fraud/aliases/champion",
+            json!({ "version": version, "expect": 0 }),
+        )
+    });
+    let mut statuses = Vec::new();
+    for answer in futures_util::future::join_all(moves).await {
+        statuses.push(answer.status);
+    }
+    statuses.sort();
+    assert_eq!(statuses, [200, 409, 409, 409, 409, 409, 409, 409]);
+    let path = "/v2/registry/models/fraud/aliases/champion";
+    let now = shop.get("/models/fraud/aliases/champion").await["number"].as_u64().unwrap();
+    let other = now % 8 + 1;
+    let wrong = shop.server.send("DELETE", &format!("{path}?expect={other}"), &[], b"").await;
+    assert_eq!(wrong.status, 409);
+    let right =
+        shop.server.send("DELETE", &format!("{path}?expect={now}&reason=x"), &[], b"").await;
+    assert_eq!(right.status, 200, "{}", right.text());
+    assert_eq!(right.json()["reason"], "x");
+    assert_eq!(shop.server.send("DELETE", path, &[], b"").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_come_with_their_digest_and_damage_breaks_them_off() {
+    let shop = Shop::start().await;
+    shop.publish("fraud", 1).await;
+    let path = "/v2/registry/models/fraud/versions/1/files/model.onnx";
+    let answer = shop.server.get(path).await;
+    assert_eq!(answer.body, b"bytes 0 of fraud");
+    let digest = STANDARD.encode(Sha256::digest(&answer.body));
+    assert_eq!(answer.header("repr-digest"), Some(&*format!("sha-256=:{digest}:")));
+    let head = shop.server.send("HEAD", path, &[], b"").await;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("16")));
+    let missing = shop.server.get("/v2/registry/models/fraud/versions/1/files/other").await;
+    assert_eq!(missing.status, 404);
+    assert!(missing.error().contains("it has model.onnx"), "{}", missing.error());
+
+    let blobs = shop.folder.path().join("registry/blobs");
+    let shelf = std::fs::read_dir(blobs).unwrap().next().unwrap().unwrap().path();
+    let blob = std::fs::read_dir(shelf).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(blob, b"BYTES 0 of fraud").unwrap();
+    let damaged = shop.server.get(path).await;
+    assert!(damaged.body.len() < 16, "nobody gets to the end of damaged bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_refused_with_what_was_expected() {
+    let shop = Shop::start().await;
+    shop.publish("fraud", 1).await;
+    let alias = "/models/fraud/aliases/champion";
+    let long = format!("/models/{}", "x".repeat(300));
+    for (method, path, body, status, says) in [
+        ("PUT", alias, json!({ "version": 9 }), 404, "no version 9"),
+        ("PUT", alias, json!({ "version": "1" }), 400, "invalid type"),
+        ("PUT", alias, json!({ "version": -1 }), 400, "invalid value"),
+        ("PUT", alias, json!({ "version": 1, "excpect": 2 }), 400, "unknown field"),
+        ("PUT", alias, json!([1]), 400, "invalid"),
+        ("PUT", alias, json!({ "version": 1, "expect": 3 }), 409, "somebody else has moved it"),
+        ("PUT", "/models/fraud/aliases/7", json!({ "version": 1 }), 400, "is a number"),
+        ("PUT", "/models/fraud/aliases/a%20b", json!({ "version": 1 }), 400, "characters other"),
+        ("PUT", "/models/no/aliases/champion", json!({ "version": 1 }), 404, "no model \"no\""),
+        ("PUT", "/models/%2e%2e/aliases/champion", json!({ "version": 1 }), 400, "dot"),
+        (
+            "PUT",
+            "/models/fraud/traffic",
+            json!({ "shares": [{ "version": 1, "share": 0 }] }),
+            400,
+            "above 0",
+        ),
+        (
+            "PUT",
+            "/models/fraud/traffic",
+            json!({ "shares": [{ "version": 1, "share": -1 }] }),
+            400,
+            "u32",
+        ),
+        ("POST", "/models/fraud/versions/x/delete", json!({}), 400, "expected a number"),
+        ("POST", "/models/fraud/versions/0/delete", json!({}), 400, "expected a number"),
+        ("POST", "/models/fraud/versions/2/delete", json!({}), 404, "no version 2"),
+        ("POST", "/models/fraud/versions/1/restore", json!({}), 409, "is active"),
+        ("POST", "/models", json!({}), 405, "not possible"),
+        ("GET", &long, json!(null), 404, "no model"),
+        ("GET", "/models/fraud/versions?limit=0", json!(null), 400, "expected 1 to"),
+        ("GET", "/models/fraud/versions?limit=many", json!(null), 400, "limit"),
+        ("GET", "/models/fraud/versions?before=3", json!(null), 400, "unknown field"),
+        ("GET", "/models/fraud/versions/18446744073709551615", json!(null), 400, "too large"),
+        ("GET", "/models/fraud/at?time=yesterday", json!(null), 400, "expected a time"),
+        ("GET", "/models/fraud/at", json!(null), 400, "time"),
+        ("GET", "/models/fraud/diff?from=1&to=nobody", json!(null), 404, "no alias \"nobody\""),
+        (
+            "GET",
+            "/models/fraud/versions/1/files/..%2f..%2fregistry.db",
+            json!(null),
+            404,
+            "no file",
+        ),
+        ("GET", "/models/%ff", json!(null), 400, "UTF-8"),
+        ("GET", "/nothing", json!(null), 404, "nothing of the registry"),
+    ] {
+        let answer = shop.send(method, path, body).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        assert!(answer.error().contains(says), "{method} {path}: {}", answer.error());
+    }
+    let path = format!("/v2/registry{alias}");
+    let cut = shop.server.send("PUT", &path, &[JSON], b"{\"version\": 1").await;
+    assert_eq!((cut.status, cut.error().contains("EOF")), (400, true), "{}", cut.error());
+    let huge = format!("{{\"version\": 1, \"reason\": \"{}\"}}", "x".repeat(2 << 20));
+    assert_eq!(shop.server.send("PUT", &path, &[JSON], huge.as_bytes()).await.status, 413);
+    let packed = [JSON, ("content-encoding", "gzip")];
+    assert_eq!(shop.server.send("PUT", &path, &packed, b"{}").await.status, 415);
+    let nameless = [JSON, ("modelyard-by", " ")];
+    assert_eq!(shop.server.send("PUT", &path, &nameless, b"{}").await.status, 400);
+    assert_eq!(shop.registry.history("fraud").await.unwrap().len(), 1, "nothing has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_others_change_nothing() {
+    let shop = Shop::start().await;
+    shop.publish("fraud", 1).await;
+    let path = "/v2/registry/models/fraud/versions/1/archive";
+    // What a page can send without asking: no type, or one of three.
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
+        let answer = shop.server.send("POST", path, &[("content-type", kind)], b"{}").await;
+        assert_eq!(answer.status, 415, "{kind}");
+    }
+    assert_eq!(shop.server.send("POST", path, &[], b"{}").await.status, 415);
+    let origin = [JSON, ("origin", "https://example.org")];
+    assert_eq!(shop.server.send("POST", path, &origin, b"{}").await.status, 403);
+    let alias = "/v2/registry/models/fraud/aliases/champion";
+    assert_eq!(shop.server.send("DELETE", alias, &origin, b"").await.status, 403);
+    let own = [JSON, ("origin", "http://localhost")];
+    assert_eq!(shop.server.send("POST", path, &own, b"{}").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_others_can_reach_shows_but_does_not_change() {
+    let shop = Shop::start_with(false).await;
+    shop.publish("fraud", 1).await;
+    assert_eq!(shop.get("/models").await["models"][0]["name"], "fraud");
+    for (method, path) in [
+        ("PUT", "/models/fraud/aliases/champion"),
+        ("DELETE", "/models/fraud/aliases/champion"),
+        ("PUT", "/models/fraud/traffic"),
+        ("POST", "/models/fraud/versions/1/archive"),
+        ("POST", "/models/fraud/versions/1/restore"),
+        ("POST", "/models/fraud/versions/1/delete"),
+        ("POST", "/collect"),
+        ("GET", "/check"),
+        ("GET", "/models/fraud/versions/1/files/model.onnx"),
+    ] {
+        let answer = shop.send(method, path, json!({})).await;
+        assert_eq!(answer.status, 403, "{method} {path}");
+        assert!(answer.error().contains("--model-control"), "{}", answer.error());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_the_paths_say_so() {
+    let server = crate::support::start().await;
+    let answer = server.get("/v2/registry/models").await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.error().contains("--registry"), "{}", answer.error());
+
+    let access = Access { registry: Arc::new(OnceLock::new()), open_to_callers: true };
+    let server = start_registry(access, ApiOptions::default()).await;
+    let answer = server.get("/v2/registry/models").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_have_names_in_any_script() {
+    let shop = Shop::start().await;
+    shop.publish("größe", 1).await;
+    let model = shop.get("/models/gr%C3%B6%C3%9Fe").await;
+    assert_eq!(model["name"], "größe");
+    let names: BTreeSet<_> = shop.get("/models").await["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, ["größe".to_owned()].into());
+}
