@@ -42,16 +42,18 @@ impl Shop {
         Self { server, registry, folder }
     }
 
-    /// Publishes versions of these bytes.
+    /// Publishes as many versions.
     async fn publish(&self, model: &str, count: usize) {
         for n in 0..count {
-            let bytes = format!("bytes {n} of {model}");
-            let digest = hex(bytes.as_bytes());
-            let size = bytes.len() as u64;
-            let manifest = Manifest::new(Format::Onnx, digest, size, Signature::default());
-            let draft = Draft::new(model, manifest, "model.onnx", Source::Bytes(bytes.into()));
-            self.registry.publish(&draft, &By::new("ada"), &|_| ()).await.unwrap();
+            self.publish_bytes(model, format!("bytes {n} of {model}").into()).await;
         }
+    }
+
+    async fn publish_bytes(&self, model: &str, bytes: bytes::Bytes) {
+        let size = bytes.len() as u64;
+        let manifest = Manifest::new(Format::Onnx, hex(&bytes), size, Signature::default());
+        let draft = Draft::new(model, manifest, "model.onnx", Source::Bytes(bytes));
+        self.registry.publish(&draft, &By::new("ada"), &|_| ()).await.unwrap();
     }
 
     async fn get(&self, path: &str) -> Value {
@@ -214,12 +216,28 @@ async fn files_come_with_their_digest_and_damage_breaks_them_off() {
     assert_eq!(missing.status, 404);
     assert!(missing.error().contains("it has model.onnx"), "{}", missing.error());
 
-    let blobs = shop.folder.path().join("registry/blobs");
-    let shelf = std::fs::read_dir(blobs).unwrap().next().unwrap().unwrap().path();
-    let blob = std::fs::read_dir(shelf).unwrap().next().unwrap().unwrap().path();
-    std::fs::write(blob, b"BYTES 0 of fraud").unwrap();
+    let blob = |size: u64| {
+        let shelves = std::fs::read_dir(shop.folder.path().join("registry/blobs")).unwrap();
+        let blobs = shelves.flat_map(|shelf| std::fs::read_dir(shelf.unwrap().path()).unwrap());
+        let mut paths = blobs.map(|blob| blob.unwrap().path());
+        paths.find(|path| path.metadata().unwrap().len() == size).unwrap()
+    };
+    std::fs::write(blob(16), b"BYTES 0 of fraud").unwrap();
     let damaged = shop.server.get(path).await;
-    assert!(damaged.body.len() < 16, "nobody gets to the end of damaged bytes");
+    assert_eq!(damaged.status, 500);
+    assert!(damaged.error().contains("have the digest"), "{}", damaged.error());
+
+    // Of what is longer the head is gone already: nobody gets to its end.
+    let long: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+    shop.publish_bytes("long", long.clone().into()).await;
+    let path = "/v2/registry/models/long/versions/1/files/model.onnx";
+    assert!(shop.server.get(path).await.body == long);
+    let mut damage = long.clone();
+    damage[1_000_000] ^= 1;
+    std::fs::write(blob(3_000_000), damage).unwrap();
+    let damaged = shop.server.get(path).await;
+    assert_eq!(damaged.status, 200);
+    assert!(damaged.body.len() < long.len(), "nobody gets to the end of damaged bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

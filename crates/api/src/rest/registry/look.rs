@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
 use hyper::header::{
     CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
@@ -213,10 +214,13 @@ pub(crate) async fn send(registry: &Arc<Registry>, version: &Version, name: &str
         );
         Failure::new(ErrorCode::NotFound, message)
     })?;
-    let reader = registry.open_file(version, file).await?;
-    let pieces = futures_util::stream::try_unfold(reader, async |mut reader| {
+    let mut reader = registry.open_file(version, file).await?;
+    // What is wrong with a short file is said before anything else is.
+    let first = reader.next().await?;
+    let rest = futures_util::stream::try_unfold(reader, async |mut reader| {
         Ok::<_, ::registry::Error>(reader.next().await?.map(|piece| (piece, reader)))
     });
+    let pieces = futures_util::stream::iter(first.map(Ok)).chain(rest);
     let mut response = Body::from_stream(Box::pin(pieces)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
