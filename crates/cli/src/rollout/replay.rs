@@ -133,7 +133,8 @@ async fn answer(
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let endpoint = Endpoint::parse(&listener.local_addr()?.to_string())?;
-    let api = Api { serving, control: Arc::new(Nothing), options: ApiOptions::default() };
+    let (control, options) = (Arc::new(Nothing), ApiOptions::default());
+    let api = Api { serving, control, registry: None, options };
     let (stop, stopped) = watch::channel(false);
     let until = async move {
         let mut stopped = stopped;
