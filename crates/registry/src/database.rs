@@ -72,6 +72,10 @@ impl Database {
         &self.url
     }
 
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The time now, in microseconds since 1970.
     pub fn now(&self) -> i64 {
         self.clock.micros()

@@ -91,6 +91,11 @@ impl Registry {
         Ok(Self { blobs, database })
     }
 
+    /// Where it takes the time from.
+    pub fn clock(&self) -> &Clock {
+        self.database.clock()
+    }
+
     /// Every model, by name.
     pub async fn models(&self) -> Result<Vec<Model>> {
         let mut read = self.database.read().await?;

@@ -329,11 +329,11 @@ fn observe(counted: &Mutex<BTreeMap<String, Counted>>, observation: &Observation
     }
 }
 
-fn plan_of(rollout: &Rollout) -> Result<Plan, String> {
+pub(crate) fn plan_of(rollout: &Rollout) -> Result<Plan, String> {
     serde_json::from_value(rollout.plan.clone()).map_err(|error| format!("the plan: {error}"))
 }
 
-fn report_of(rollout: &Rollout) -> Result<Report, String> {
+pub(crate) fn report_of(rollout: &Rollout) -> Result<Report, String> {
     serde_json::from_value(rollout.report.clone()).map_err(|error| format!("the report: {error}"))
 }
 

@@ -34,6 +34,7 @@ mod odds;
 mod plan;
 mod report;
 mod sketch;
+mod start;
 mod tally;
 mod thompson;
 mod wealth;
@@ -49,4 +50,5 @@ pub use plan::{
 };
 pub use report::{Point, Replayed, Report, State};
 pub use sketch::{Latencies, Predictions};
+pub use start::{start, status};
 pub use tally::Tally;

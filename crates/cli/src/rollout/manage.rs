@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::registry::{CHAMPION, Event, Outcome, Record, Reference, Registry, Rollout, Selector, Start};
+use ::registry::{Event, Outcome, Record, Registry, Rollout};
 use jiff::Timestamp;
-use rollout::{Action, Plan, Report, next};
-use serde_json::{Value, json};
+use rollout::{Plan, Report};
+use serde_json::Value;
 
 use super::replay;
 use crate::Failure;
@@ -65,47 +65,13 @@ pub fn start(args: StartArgs) -> Result<(), Failure> {
     })
 }
 
-/// Starts it with its first step. A replay that fails is started and taken back, so that the history
-/// has it.
 async fn begin(registry: &Registry, args: &StartArgs, plan: &Plan) -> Result<Record, Failure> {
-    let model = &args.model;
-    let champion =
-        Reference { model: model.clone(), version: Selector::Alias(CHAMPION.to_owned()) };
-    let champion = registry.resolve(&champion).await.or_failure()?.number;
-    let now = Timestamp::now();
-    let mut report =
-        Report::new(plan, champion, &args.to, now).map_err(|error| Failure::usage(error))?;
-    if let Some(wanted) = &plan.replay {
-        report.replay = Some(replay::run(registry, model, &args.to, wanted).await?);
-    }
-    let first =
-        next(plan, &report, now).ok_or_else(|| Failure::new("the plan has no first step"))?;
-    let mut start = Start {
-        champion,
-        candidates: args.to.clone(),
-        plan: serde_json::to_value(plan)?,
-        report: Value::Null,
-        shares: Vec::new(),
+    let (model, to) = (&args.model, &args.to);
+    let replayed = match &plan.replay {
+        Some(wanted) => Some(replay::run(registry, model, to, wanted).await?),
+        None => None,
     };
-    let mut by = args.author.by();
-    if let Action::Move { shares, .. } = &first {
-        start.shares = shares.clone();
-        report.applied(&first, now);
-    }
-    start.report = serde_json::to_value(&report)?;
-    by.evidence = report.replay.as_ref().map(|replayed| json!({ "replay": replayed }));
-    let record = registry.start_rollout(model, start, &by).await.or_failure()?;
-    if let Action::RollBack { why, .. } = &first
-        && let Some(started) = registry.rollout(model).await.or_failure()?
-    {
-        let (decision, by) = rollout::decision(&first);
-        registry
-            .advance(&started, &started.report, &[], Some((decision, by)))
-            .await
-            .or_failure()?;
-        return Err(Failure::new(why));
-    }
-    Ok(record)
+    rollout::start(registry, model, to, (plan, replayed), &args.author.by()).await.or_failure()
 }
 
 /// Says each step until the rollout ends.
@@ -207,7 +173,9 @@ pub fn status(args: StatusArgs) -> Result<(), Failure> {
         },
     })?;
     if args.place.json {
-        let all = rollouts.iter().map(as_json).collect::<Result<Vec<_>, _>>()?;
+        let now = Timestamp::now();
+        let all = rollouts.iter().map(|rollout| rollout::status(rollout, now).or_failure());
+        let all = all.collect::<Result<Vec<_>, _>>()?;
         return match (&args.model, &all[..]) {
             (Some(_), [one]) => print_json(one),
             _ => print_json(&all),
@@ -217,19 +185,6 @@ pub fn status(args: StatusArgs) -> Result<(), Failure> {
         Some(_) => rollouts.iter().try_for_each(print_one),
         None => print_all(&rollouts),
     }
-}
-
-fn as_json(rollout: &Rollout) -> Result<Value, Failure> {
-    let (plan, report) = parts(rollout)?;
-    let now = Timestamp::now();
-    let of = |candidate: &u64| report.figures(&plan, *candidate, now);
-    let mut value = serde_json::to_value(rollout)?;
-    value["candidates"] = rollout.candidates.iter().map(of).collect();
-    value["step"] = report.step.into();
-    if let Some(fields) = value.as_object_mut() {
-        fields.remove("report");
-    }
-    Ok(value)
 }
 
 fn print_all(rollouts: &[Rollout]) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use registry::{
     By, Clock, Draft, Event, Expected, Feedback, Holding, Location, Outcome, Record, Registry,
     Share, Source, Start,
 };
-use rollout::{Action, Driver, Plan, Report, next};
+use rollout::{Driver, Plan, Report};
 use serde_json::json;
 
 /// A registry with three versions of "m", a clock that only the test moves, and two servers.
@@ -52,20 +52,8 @@ impl Yard {
     }
 
     async fn start(&self, plan: &Plan) -> Record {
-        let now = self.clock().now();
-        let mut report = Report::new(plan, 1, &[2], now).unwrap();
-        let first = next(plan, &report, now).expect("the first step");
-        let Action::Move { shares, .. } = &first else { panic!("{first:?}") };
-        let shares = shares.clone();
-        report.applied(&first, now);
-        let start = Start {
-            champion: 1,
-            candidates: vec![2],
-            plan: serde_json::to_value(plan).unwrap(),
-            report: serde_json::to_value(&report).unwrap(),
-            shares,
-        };
-        self.registry.start_rollout("m", start, &By::new("ada")).await.unwrap()
+        let by = By::new("ada");
+        rollout::start(&self.registry, "m", &[2], (plan, None), &by).await.unwrap()
     }
 
     fn pass(&self, seconds: i64) {
