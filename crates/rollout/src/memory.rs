@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use model::{Observation, Outcome};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Feedback;
 use crate::tally::{Answer, answers};
@@ -13,7 +13,7 @@ use crate::tally::{Answer, answers};
 const ANSWERS: usize = 200_000;
 
 /// What a caller says about an answer, as the endpoint takes it.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Said {
     /// What the answer should have been: the first output's label, class number or value.
@@ -28,13 +28,15 @@ pub struct Said {
 }
 
 /// What an answer should have been.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Label {
     /// A number, or the number of a class.
     Number(f64),
     /// A class by its name.
     Name(String),
+    /// A class that is there or not, as 1 or 0.
+    Is(bool),
 }
 
 /// The latest answers by request id. Shadows' answers are not among them: no caller saw one.
@@ -78,7 +80,11 @@ impl Memory {
         };
         let mut metrics = said.metrics;
         let mut right = said.right;
-        if let (Some(label), Some(answer)) = (&said.label, answer) {
+        let label = said.label.map(|label| match label {
+            Label::Is(is) => Label::Number(f64::from(u8::from(is))),
+            other => other,
+        });
+        if let (Some(label), Some(answer)) = (&label, answer) {
             right = right.or_else(|| is_right(answer, label));
             if let (Answer::Number(predicted), Label::Number(actual)) = (answer, label) {
                 metrics.entry("absolute_error".to_owned()).or_insert((predicted - actual).abs());
@@ -99,6 +105,6 @@ fn is_right(answer: &Answer, label: &Label) -> Option<bool> {
         (Answer::Category(category), Label::Name(name)) => {
             Some(*category == crate::tally::category(name.as_bytes()))
         }
-        (Answer::Number(_), Label::Name(_)) => None,
+        (Answer::Number(_), Label::Name(_)) | (_, Label::Is(_)) => None,
     }
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod connections;
 mod oip;
 mod registry;
+mod rollout;
 mod support;
 mod tfs;
 mod time;

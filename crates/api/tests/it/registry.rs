@@ -16,9 +16,9 @@ use crate::support::{Answer, Server, start_registry};
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// A server and its registry.
-struct Shop {
-    server: Server,
-    registry: Arc<Registry>,
+pub struct Shop {
+    pub server: Server,
+    pub registry: Arc<Registry>,
     folder: tempfile::TempDir,
 }
 
@@ -29,7 +29,7 @@ async fn open(folder: &std::path::Path) -> Arc<Registry> {
 }
 
 impl Shop {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_with(true).await
     }
 
@@ -43,7 +43,7 @@ impl Shop {
     }
 
     /// Publishes as many versions.
-    async fn publish(&self, model: &str, count: usize) {
+    pub async fn publish(&self, model: &str, count: usize) {
         for n in 0..count {
             self.publish_bytes(model, format!("bytes {n} of {model}").into()).await;
         }
@@ -56,13 +56,13 @@ impl Shop {
         self.registry.publish(&draft, &By::new("ada"), &|_| ()).await.unwrap();
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub async fn get(&self, path: &str) -> Value {
         let answer = self.server.get(&format!("/v2/registry{path}")).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.json()
     }
 
-    async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub async fn send(&self, method: &str, path: &str, body: Value) -> Answer {
         let headers = [JSON, ("modelyard-by", "bo")];
         let path = format!("/v2/registry{path}");
         self.server.send(method, &path, &headers, body.to_string().as_bytes()).await

@@ -11,7 +11,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("rollout", &["model", "registry"]),
     ("runtime", &["model"]),
     ("serving", &["model", "runtime"]),
-    ("api", &["model", "registry", "serving"]),
+    ("api", &["model", "registry", "rollout", "serving"]),
     ("cli", &["api", "import", "model", "registry", "rollout", "runtime", "serving"]),
     ("testkit", &["model", "runtime", "serving"]),
 ];

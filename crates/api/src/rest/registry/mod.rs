@@ -3,6 +3,7 @@
 mod change;
 mod extract;
 mod look;
+mod rollout;
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ pub(super) type Answer = Result<Response, Failure>;
 /// Whether a path belongs to the registry.
 pub(crate) fn understands(path: &str) -> bool {
     let rest = path.strip_prefix("/v2/registry");
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let is_feedback = path.starts_with("/v2/models/") && path.ends_with("/feedback");
+    is_feedback || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Routes below `/v2/registry`.
@@ -46,11 +48,19 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .route("/models/{model}/history", get(look::history))
         .route("/models/{model}/at", get(look::at))
         .route("/models/{model}/diff", get(look::diff))
+        .route("/models/{model}/rollout", get(rollout::one).post(rollout::start))
+        .route("/models/{model}/rollout/pause", post(rollout::pause))
+        .route("/models/{model}/rollout/resume", post(rollout::resume))
+        .route("/models/{model}/rollout/stop", post(rollout::stop))
+        .route("/models/{model}/rollback", post(rollout::roll_back))
+        .route("/rollouts", get(rollout::all))
+        .route("/servers", get(rollout::servers))
         .route("/check", get(look::check))
         .route("/collect", post(change::collect))
         .fallback(nothing)
         .method_not_allowed_fallback(other_method);
-    Router::new().nest("/v2/registry", routes).with_state(Arc::clone(api))
+    let feedback = Router::new().route("/v2/models/{model}/feedback", post(rollout::feedback));
+    feedback.nest("/v2/registry", routes).with_state(Arc::clone(api))
 }
 
 async fn nothing(uri: Uri) -> Failure {
