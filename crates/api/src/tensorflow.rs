@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use model::ErrorCode;
-use serving::{Error, ModelInfo, Serving, Status};
+use serving::{Chosen, Error, ModelInfo, Request, Serving, Status, Target};
 
 use crate::caller::Caller;
 use crate::refusals::invalid;
@@ -24,7 +24,8 @@ pub(crate) enum Choice {
 }
 
 impl Choice {
-    fn version(&self) -> Option<&str> {
+    /// Its name.
+    pub(crate) fn version(&self) -> Option<&str> {
         match self {
             Self::Latest => None,
             Self::Version(version) | Self::Label(version) => Some(version),
@@ -43,34 +44,63 @@ impl Choice {
     /// A label names a version by its string.
     fn check_label(&self, serving: &Serving, name: &str) -> Result<(), Error> {
         let Self::Label(label) = self else { return Ok(()) };
-        if serving.status().iter().any(|s| &*s.name == name && &*s.version == label) {
+        if serving.status_of(name).iter().any(|s| &*s.version == label) {
             return Ok(());
         }
         Err(invalid(format!("Unrecognized servable version label: {}", short(label))))
     }
 }
 
-/// The version that is to answer, if it is ready.
-pub(crate) fn find(serving: &Serving, name: &str, of: &Choice) -> Result<Arc<ModelInfo>, Error> {
+/// The version that is to answer, as soon as it can.
+pub(crate) async fn find(
+    serving: &Serving,
+    target: Target<'_>,
+    of: &Choice,
+) -> Result<Chosen, Error> {
+    of.check_label(serving, target.model)?;
+    let chosen = serving.choose(target).await;
+    chosen.map_err(|error| in_its_words(error, target.model, of))
+}
+
+/// What the version that is meant is.
+pub(crate) async fn describe(
+    serving: &Serving,
+    name: &str,
+    of: &Choice,
+) -> Result<Arc<ModelInfo>, Error> {
     of.check_label(serving, name)?;
-    serving.model(name, of.version()).map_err(|error| {
-        if error.code() != ErrorCode::NotFound {
-            return error;
-        }
-        let name = short(name);
-        let wanted = match of.version() {
-            Some(version) => format!("Specific({name}, {})", short(version)),
-            None => format!("Latest({name})"),
-        };
-        Error::new(ErrorCode::NotFound, format!("Servable not found for request: {wanted}"))
-    })
+    let info = serving.model(name, of.version()).await;
+    info.map_err(|error| in_its_words(error, name, of))
+}
+
+fn in_its_words(error: Error, name: &str, of: &Choice) -> Error {
+    if error.code() != ErrorCode::NotFound {
+        return error;
+    }
+    let name = short(name);
+    let wanted = match of.version() {
+        Some(version) => format!("Specific({name}, {})", short(version)),
+        None => format!("Latest({name})"),
+    };
+    Error::new(ErrorCode::NotFound, format!("Servable not found for request: {wanted}"))
+}
+
+/// A request for a target, without inputs as yet.
+pub(crate) fn request(of: Target<'_>) -> Request {
+    Request {
+        model: of.model.to_owned(),
+        version: of.version.map(str::to_owned),
+        key: of.key.map(str::to_owned),
+        deadline: of.deadline,
+        ..Request::default()
+    }
 }
 
 /// The state of the versions that are meant (of all, if none is named), the newest first.
 pub(crate) fn states(serving: &Serving, name: &str, of: &Choice) -> Result<Vec<Status>, Error> {
     of.check_label(serving, name)?;
-    let mut all = serving.status();
-    all.retain(|s| &*s.name == name && of.version().is_none_or(|version| *s.version == *version));
+    let mut all = serving.status_of(name);
+    all.retain(|s| of.version().is_none_or(|version| *s.version == *version));
     if all.is_empty() {
         let version = of.version().map(|version| format!(" with version {}", short(version)));
         let (name, version) = (short(name), version.unwrap_or_default());

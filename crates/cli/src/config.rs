@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::ApiOptions;
 use import::repository::Versions;
 use model::InstanceSettings;
-use serving::Slo;
+use serving::{Limits, Slo};
 
 use crate::Failure;
 use crate::library::{Defaults, Source};
@@ -76,6 +76,14 @@ pub struct Raw {
     /// The most requests that may wait for one model [default: 4096]
     #[arg(long, value_name = "COUNT", help_heading = "Scheduling")]
     pub max_queue: Option<usize>,
+    /// Memory that all models together may take, such as 4GiB; those that were used least recently
+    /// are unloaded, and loaded again when somebody asks for them [default: no limit]
+    #[arg(long, value_name = "SIZE", help_heading = "Scheduling")]
+    pub memory: Option<String>,
+    /// The most versions in memory at once; others are loaded when somebody asks for them
+    /// [default: no limit]
+    #[arg(long, value_name = "COUNT", help_heading = "Scheduling")]
+    pub max_loaded: Option<usize>,
     /// Versions of a model to serve where its config.pbtxt does not say: latest, a number of the
     /// newest, or all [default: latest]
     #[arg(long, value_name = "WHICH")]
@@ -104,6 +112,7 @@ pub struct Config {
     pub defaults: Defaults,
     pub slo: Option<Slo>,
     pub max_queue: usize,
+    pub limits: Limits,
     pub api: ApiOptions,
 }
 
@@ -147,6 +156,8 @@ impl Raw {
             threads: self.threads.or(other.threads),
             max_batch_size: self.max_batch_size.or(other.max_batch_size),
             max_queue: self.max_queue.or(other.max_queue),
+            memory: self.memory.or(other.memory),
+            max_loaded: self.max_loaded.or(other.max_loaded),
             versions: self.versions.or(other.versions),
             provider: first(self.provider, other.provider),
         }
@@ -210,6 +221,17 @@ impl Raw {
             },
             slo: self.slo.as_deref().map(|slo| flag("slo", slo, parse_slo)).transpose()?,
             max_queue: self.max_queue.unwrap_or(4096),
+            limits: Limits {
+                memory: self
+                    .memory
+                    .as_deref()
+                    .map(|size| flag("memory", size, parse_size).map(|bytes| bytes as u64))
+                    .transpose()?,
+                versions: self
+                    .max_loaded
+                    .map(|count| at_least_one("max-loaded", count))
+                    .transpose()?,
+            },
             api,
         })
     }
@@ -347,6 +369,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert!(config.model_control);
         assert_eq!(config.api.max_body_bytes, 64 << 20);
+        assert_eq!(config.limits, Limits::default());
     }
 
     #[test]
@@ -376,6 +399,8 @@ mod tests {
         check_refused(Raw { slo: Some("fast".into()), ..raw() }, "a promise such as p99=50ms");
         check_refused(Raw { max_body_size: Some("0".into()), ..raw() }, "a size such as 64MiB");
         check_refused(Raw { instances: Some(0), ..raw() }, "expected at least 1");
+        check_refused(Raw { memory: Some("much".into()), ..raw() }, "a size such as 64MiB");
+        check_refused(Raw { max_loaded: Some(0), ..raw() }, "--max-loaded 0: expected at least 1");
         check_refused(Raw { versions: Some("0".into()), ..raw() }, "how many of the newest");
         check_refused(Raw { model: vec!["m".into()], ..raw() }, "expected NAME=PATH");
     }

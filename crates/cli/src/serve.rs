@@ -63,6 +63,7 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         observations,
         slo: config.slo,
         max_queue: config.max_queue,
+        limits: config.limits,
     };
     let (stop, stopped) = watch::channel(false);
     let (serving, control, presence): (_, Arc<dyn Control>, _) = match config.models {

@@ -1,5 +1,6 @@
 //! Work that must not slow down the threads that serve.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::resume_unwind;
 use std::thread;
@@ -9,6 +10,15 @@ use std::thread;
 /// thread at 0 that wakes up takes the processor from it at once.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
+
+thread_local! {
+    static YIELDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread yields to all others.
+pub(crate) fn yields() -> bool {
+    YIELDS.get()
+}
 
 /// Does the work on a thread that yields to all others, and waits for it.
 ///
@@ -28,8 +38,9 @@ pub fn background<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
-/// Lowers the priority of the calling thread.
-fn yield_to_others() {
+/// Lowers the priority of the calling thread, for good: for threads that do nothing else.
+pub fn yield_to_others() {
+    YIELDS.set(true);
     // Linux has a niceness for each thread; elsewhere it is the whole process's. The work is done
     // all the same where it is not allowed.
     #[cfg(target_os = "linux")]

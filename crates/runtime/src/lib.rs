@@ -12,7 +12,7 @@ pub mod kernels;
 pub mod native;
 pub mod onnxruntime;
 
-pub use background::background;
+pub use background::{background, yield_to_others};
 pub use engine::{
     Engine, Engines, LoadOptions, Loaded, Measured, Session, Supported, example_inputs, zeros,
 };

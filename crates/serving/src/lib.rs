@@ -3,36 +3,49 @@
 //! Knows nothing of HTTP, protobuf or the registry: it is told what is wanted through a
 //! `watch::Receiver<Assignments>` and says what happened through a bounded `Sender<Observation>`.
 
+mod choice;
 mod cost;
 mod error;
+mod ledger;
 mod loader;
+mod loading;
+mod observe;
+mod place;
 mod queue;
 mod reply;
+mod shadow;
 mod validate;
 mod version;
 mod warm_up;
 mod worker;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use model::{Assigned, Assignments, ErrorCode, Observation, Outcome, Package, Tensor};
 use runtime::Engines;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use loader::{Loader, Shared};
-use version::{Admission, Refusal, Version};
+use ledger::Ledger;
+use loader::{Loader, Model, Shared};
+use loading::Loading;
+use place::{Found, Pin, Place};
+use shadow::Answered;
+use version::{Common, Refusal, Version};
 use worker::Answer;
 
 pub use error::Error;
+pub use ledger::Limits;
+pub use observe::Observations;
 pub use reply::{
-    BatchStatistics, Count, ModelInfo, Reply, Request, Slo, State, Statistics, Status,
+    BatchStatistics, Count, ModelInfo, Reply, Request, Slo, State, Statistics, Status, Target,
 };
+pub use shadow::ShadowCount;
 pub use validate::unknown_input;
 
-/// Opens the package that an assignment names. Called on the loader's thread, never on one that
-/// serves.
+/// Opens the package that an assignment names. Called on the loader's threads, never on one that
+/// serves, and from several of them at once.
 pub type Open = Arc<dyn Fn(&str, &Assigned) -> Result<Package, String> + Send + Sync>;
 
 /// What serving is started with.
@@ -43,12 +56,15 @@ pub struct Options {
     pub open: Open,
     /// What is wanted.
     pub assignments: watch::Receiver<Assignments>,
-    /// Where observations go, if anyone watches.
-    pub observations: Option<mpsc::Sender<Observation>>,
+    /// Where observations go, if anyone may ever watch.
+    pub observations: Option<Observations>,
     /// What admitted requests are promised, if anything.
     pub slo: Option<Slo>,
-    /// The most requests that may wait per version before further ones are refused.
+    /// The most requests that may wait per version before further ones are refused; as many may
+    /// wait for versions to be loaded, all together.
     pub max_queue: usize,
+    /// What may be in memory at once.
+    pub limits: Limits,
 }
 
 /// The models being served. Cheap to clone.
@@ -59,81 +75,124 @@ pub struct Serving {
 
 struct Inner {
     shared: Arc<Shared>,
+    loading: Arc<Loading>,
     assignments: watch::Receiver<Assignments>,
-    observations: Option<mpsc::Sender<Observation>>,
-    dropped_observations: AtomicU64,
     draining: AtomicBool,
-    /// Counts requests that name no version, so that shares are met exactly and without a random
-    /// number on the request's path.
-    turn: AtomicU64,
+    /// Requests that wait for a version to be loaded.
+    waiting: AtomicUsize,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.loading.jobs.close();
+    }
+}
+
+/// The version that is to answer a request, which it outlasts.
+pub struct Chosen {
+    version: Arc<Version>,
+    /// The model, if its shadows get a copy of the request.
+    shadowed: Option<Arc<Model>>,
+    /// If the version was loaded for this request, it stays until the answer.
+    _pin: Option<Pin>,
+}
+
+impl Chosen {
+    /// What it is.
+    pub fn info(&self) -> &Arc<ModelInfo> {
+        &self.version.info
+    }
+}
+
+/// A request's place among those that wait for a load.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Serving {
-    /// Starts the loader, which follows the assignments. Must be called inside a tokio runtime.
+    /// Starts to follow the assignments. Must be called inside a tokio runtime.
     pub fn start(options: Options) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            table: RwLock::default(),
-            status: Mutex::default(),
-            applied: watch::Sender::new(None),
-        });
-        let mut loader = Loader {
+        let shared = Arc::new(Shared::default());
+        let common = Common {
+            slo: options.slo,
+            max_queue: options.max_queue,
+            observations: options.observations,
+            pressure: Default::default(),
+        };
+        let loading = Arc::new(Loading {
             engines: options.engines,
             open: options.open,
             shared: shared.clone(),
-            admission: Admission { slo: options.slo, max_queue: options.max_queue },
-            running: Default::default(),
-            failed: Default::default(),
-        };
-        let mut assignments = options.assignments.clone();
+            common: Arc::new(common),
+            ledger: Ledger::new(options.limits),
+            jobs: Default::default(),
+        });
+        loading.start()?;
+        let loader = Loader::new(loading.clone());
+        let assignments = options.assignments.clone();
         let runtime = tokio::runtime::Handle::current();
-        std::thread::Builder::new().name("loader".into()).spawn(move || {
-            loop {
-                let wanted = assignments.borrow_and_update().clone();
-                loader.apply(&wanted);
-                if runtime.block_on(assignments.changed()).is_err() {
-                    // Nobody can want anything else any more; what is loaded goes on serving.
-                    return;
-                }
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("loader".into())
+            .spawn(move || loader.follow(assignments, &runtime))?;
         let inner = Inner {
             shared,
+            loading,
             assignments: options.assignments,
-            observations: options.observations,
-            dropped_observations: AtomicU64::new(0),
             draining: AtomicBool::new(false),
-            turn: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Answers one request.
     pub async fn infer(&self, request: Request) -> Result<Reply, Error> {
-        let received = self.inner.observations.is_some().then(SystemTime::now);
-        let mut version = self.version(&request.model, request.version.as_deref())?;
-        let mut valid =
-            validate::validate(&version.info.signature, request.inputs, &request.outputs)?;
+        let chosen = self.choose(request.target()).await?;
+        self.answer(chosen, request).await
+    }
+
+    /// Answers one request with the version that was [chosen](Self::choose) for it. Should that be
+    /// unloaded meanwhile, the choice is made again.
+    pub async fn answer(&self, mut chosen: Chosen, mut request: Request) -> Result<Reply, Error> {
+        let received = Instant::now();
+        let observations = self.inner.loading.common.observations.as_ref();
+        let is_watched = observations.is_some_and(|all| all.are_of(&request.model));
+        let mut inputs = std::mem::take(&mut request.inputs);
         loop {
-            let inputs = received.map(|_| valid.inputs().clone());
-            let outputs = valid.outputs().to_vec();
-            let answered = version.answer(valid, request.priority, request.deadline).await;
-            let outcome = match answered {
+            let version = &chosen.version;
+            let valid = match validate::validate(&version.info.signature, inputs, &request.outputs)
+            {
+                Ok(valid) => valid,
+                Err(error) => {
+                    if is_watched {
+                        let none = Arc::default();
+                        self.observe(version, &request, (received, none), &Err(error.clone()));
+                    }
+                    return Err(error);
+                }
+            };
+            let copied = (is_watched || chosen.shadowed.is_some()).then(|| valid.inputs().clone());
+            let wanted = valid.outputs().to_vec();
+            let outcome = match version.answer(valid, request.priority, request.deadline).await {
                 Err(Refusal::Closing(unanswered)) => {
-                    // The version was reloaded or removed since it was chosen: choose again.
-                    version = self.version(&request.model, request.version.as_deref())?;
+                    // The version was reloaded or unloaded since it was chosen: choose again.
                     let names = version.info.signature.inputs.iter().map(|s| s.name.to_string());
-                    let inputs = names.zip(unanswered.inputs().iter().cloned());
-                    let inputs =
-                        inputs.filter_map(|(name, tensor)| Some((name, tensor?))).collect();
-                    valid = validate::validate(&version.info.signature, inputs, &request.outputs)?;
+                    let given = names.zip(unanswered.inputs().iter().cloned());
+                    inputs = given.filter_map(|(name, tensor)| Some((name, tensor?))).collect();
+                    chosen = self.choose(request.target()).await?;
                     continue;
                 }
                 Err(Refusal::Error(error)) => Err(error),
                 Ok(answer) => Ok(answer),
             };
-            if let (Some(at), Some(inputs)) = (received, inputs) {
-                let who = (request.id.as_deref(), request.key.as_deref());
-                self.observe(&version, who, at, inputs, &outcome);
+            if let Some(inputs) = copied {
+                if is_watched {
+                    self.observe(version, &request, (received, inputs.clone()), &outcome);
+                }
+                self.copy(&chosen, &request, (received, inputs), &outcome);
             }
             let answer = outcome?;
             return Ok(Reply {
@@ -142,83 +201,145 @@ impl Serving {
                 batch_size: answer.batch_size,
                 queue: answer.queue,
                 compute: answer.compute,
-                outputs: choose_outputs(answer.outputs, &outputs),
+                outputs: choose_outputs(answer.outputs, &wanted),
             });
         }
     }
 
-    /// A version that is ready: the one named, or the one that traffic without a version gets.
-    pub fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<ModelInfo>, Error> {
-        self.version(name, version).map(|version| version.info.clone())
+    /// Chooses the version that is to answer a request, and waits until it is loaded if it was
+    /// unloaded to spare memory.
+    pub async fn choose(&self, target: Target<'_>) -> Result<Chosen, Error> {
+        loop {
+            let (place, shadowed) = self.find(&target)?;
+            self.inner.loading.ledger.touch(&place);
+            if let Some(version) = place.loaded() {
+                return Ok(Chosen { version, shadowed, _pin: None });
+            }
+            let pin = place.pin();
+            if let Some(version) = self.obtain(&place, target.deadline).await? {
+                return Ok(Chosen { version, shadowed, _pin: Some(pin) });
+            }
+        }
     }
 
-    fn version(&self, name: &str, version: Option<&str>) -> Result<Arc<Version>, Error> {
+    /// Waits until a place is loaded; `None` if it is not assigned any more.
+    async fn obtain(
+        &self,
+        place: &Arc<Place>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Arc<Version>>, Error> {
+        let mut waits = None;
+        loop {
+            // Before looking, so that no end is missed.
+            let ended = place.ended();
+            if waits.is_none() {
+                waits = Some(self.wait_in_line(place)?);
+            }
+            match place.look() {
+                Found::Loaded(version) => return Ok(Some(version)),
+                Found::Dismissed => return Ok(None),
+                Found::Failed(reason) => {
+                    let called = called(&place.name, Some(&place.version));
+                    let message = format!("model {called} failed to load: {reason}");
+                    return Err(Error::new(ErrorCode::Unavailable, message)
+                        .retry_after(Duration::from_secs(1)));
+                }
+                Found::Away => self.inner.loading.jobs.ask(place.clone(), true),
+                Found::Loading => {}
+            }
+            match deadline {
+                None => ended.await,
+                Some(deadline) => {
+                    tokio::time::timeout_at(deadline.into(), ended).await.map_err(|_| {
+                        let message = "the request's time was up before the model was loaded";
+                        Error::new(ErrorCode::DeadlineExceeded, message)
+                    })?;
+                }
+            }
+        }
+    }
+
+    /// Takes a place among the requests that wait for loads, of which there is a limit.
+    fn wait_in_line(&self, place: &Place) -> Result<Waits<'_>, Error> {
+        let before = self.inner.waiting.fetch_add(1, Ordering::Relaxed);
+        let waits = Waits(&self.inner.waiting);
+        if before < self.inner.loading.common.max_queue {
+            return Ok(waits);
+        }
+        let time = place.info().map_or(Duration::from_secs(1), |info| info.load_time);
+        let called = called(&place.name, None);
+        let message = format!(
+            "model {called} has to be loaded, and {before} requests wait for models to be loaded \
+             already, which is the limit; try again later"
+        );
+        Err(Error::new(ErrorCode::Unavailable, message).retry_after(time))
+    }
+
+    /// What a version that answers is: the one named, or the one that traffic without a version
+    /// gets. Waits for it to be loaded if it never was.
+    pub async fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<ModelInfo>, Error> {
+        let target = Target { model: name, version, ..Target::default() };
+        match self.find(&target)?.0.info() {
+            Some(info) => Ok(info),
+            None => self.choose(target).await.map(|chosen| chosen.version.info.clone()),
+        }
+    }
+
+    /// Whether a version answers: the one named, or the one that traffic without a version gets.
+    /// If not, the error says why.
+    pub fn check(&self, name: &str, version: Option<&str>) -> Result<(), Error> {
+        self.find(&Target { model: name, version, ..Target::default() }).map(drop)
+    }
+
+    /// Where the version is that a request means, and the model if its shadows are to get a copy.
+    fn find(&self, target: &Target<'_>) -> Result<(Arc<Place>, Option<Arc<Model>>), Error> {
         if self.inner.draining.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorCode::Unavailable, "the server is shutting down")
                 .retry_after(Duration::from_secs(1)));
         }
         let table = self.inner.shared.table.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(model) = table.models.get(name) else {
+        let Some(model) = table.models.get(target.model) else {
             drop(table);
-            return Err(self.not_ready(name, version));
+            return Err(self.not_ready(target.model, target.version));
         };
-        let found = match version {
-            Some(version) => {
-                model.versions.iter().map(|(v, _)| v).find(|v| &*v.info.version == version)
+        let position = match (target.version, target.key) {
+            (Some(version), _) => model.places.iter().position(|p| &*p.version == version),
+            (None, Some(key)) => model.choice.of_key(key),
+            (None, None) => {
+                let turn = || model.turn.fetch_add(1, Ordering::Relaxed);
+                if model.places.len() == 1 {
+                    model.choice.of_turn(0)
+                } else {
+                    model.choice.of_turn(turn())
+                }
             }
-            None => self.choose(model),
         };
-        match found {
-            Some(found) => Ok(found.clone()),
-            None => {
-                drop(table);
-                Err(self.not_ready(name, version))
-            }
-        }
-    }
-
-    /// The version whose turn it is by the shares; the last one if none has a share.
-    fn choose<'a>(&self, model: &'a loader::Model) -> Option<&'a Arc<Version>> {
-        if let [(only, _)] = &model.versions[..] {
-            return Some(only);
-        }
-        let total: u64 = model.versions.iter().map(|(_, share)| u64::from(*share)).sum();
-        if total == 0 {
-            return model.versions.last().map(|(version, _)| version);
-        }
-        // A step of about the golden ratio of the total spreads each version's turns evenly.
-        let step = (total as f64 * 0.618_033_988_75) as u64 | 1;
-        let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed);
-        let mut point = turn.wrapping_mul(step) % total;
-        for (version, share) in &model.versions {
-            let share = u64::from(*share);
-            if point < share {
-                return Some(version);
-            }
-            point -= share;
-        }
-        None
+        let Some(place) = position.map(|position| model.places[position].clone()) else {
+            drop(table);
+            return Err(self.not_ready(target.model, target.version));
+        };
+        let is_shadowed = target.version.is_none() && !model.shadows.is_empty();
+        Ok((place, is_shadowed.then(|| model.clone())))
     }
 
     /// Why a version cannot be had: it is not known, not yet ready, or failed to load.
     fn not_ready(&self, name: &str, version: Option<&str>) -> Error {
-        let status = self.status();
-        let of_model = status.iter().filter(|s| &*s.name == name);
-        let wanted: Vec<&Status> =
-            of_model.filter(|s| version.is_none_or(|version| &*s.version == version)).collect();
-        let shown: String = name.chars().take(100).collect();
-        let called = match version {
-            Some(version) => {
-                format!("'{shown}' version {}", version.chars().take(100).collect::<String>())
-            }
-            None => format!("'{shown}'"),
-        };
+        let status = self.status_of(name);
+        let wanted: Vec<&Status> = status
+            .iter()
+            .filter(|s| version.is_none_or(|version| &*s.version == version))
+            .collect();
+        let called = called(name, version);
         if wanted.iter().any(|s| s.state == State::Loading) {
             return Error::new(ErrorCode::Unavailable, format!("model {called} is still loading"))
                 .retry_after(Duration::from_secs(1));
         }
         if let Some(State::Unavailable(Some(reason))) = wanted.last().map(|s| &s.state) {
             let message = format!("model {called} failed to load: {reason}");
+            return Error::new(ErrorCode::Unavailable, message);
+        }
+        if version.is_none() && wanted.iter().any(|s| s.state.answers()) {
+            let message = format!("model {called} has only shadows: name a version to ask one");
             return Error::new(ErrorCode::Unavailable, message);
         }
         Error::new(ErrorCode::NotFound, format!("Request for unknown model: {called} is not found"))
@@ -239,41 +360,60 @@ impl Serving {
         let status = self.inner.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
         // Versions that are gone count for nothing; those that failed do.
         let in_order = |s: &Status| {
-            matches!(s.state, State::Ready | State::Unloading | State::Unavailable(None))
+            s.state.answers() || matches!(s.state, State::Unloading | State::Unavailable(None))
         };
         settled && status.values().all(in_order) && !self.inner.draining.load(Ordering::Relaxed)
     }
 
+    /// The same of one model.
+    pub fn status_of(&self, name: &str) -> Vec<Status> {
+        let status = self.inner.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let from: (Arc<str>, Arc<str>) = (name.into(), "".into());
+        let of_model = status.range(from..).take_while(|((model, _), _)| &**model == name);
+        of_model.map(|(_, status)| status.clone()).collect()
+    }
+
     /// Counters of a version, or of every version of a model, or of all.
     pub fn statistics(&self, name: Option<&str>, version: Option<&str>) -> Vec<Statistics> {
-        let mut versions = self.versions();
-        versions.retain(|v| {
-            name.is_none_or(|name| &*v.info.name == name)
-                && version.is_none_or(|version| &*v.info.version == version)
+        let mut places = self.places();
+        places.retain(|place| {
+            name.is_none_or(|name| &*place.name == name)
+                && version.is_none_or(|version| &*place.version == version)
         });
-        versions
-            .sort_by(|a, b| (&a.info.name, &a.info.version).cmp(&(&b.info.name, &b.info.version)));
-        versions.iter().map(|version| version.statistics()).collect()
+        places.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+        let statistics = |place: &Arc<Place>| match place.loaded() {
+            Some(version) => Some(version.statistics()),
+            None => {
+                let (info, past) = place.known();
+                info.map(|info| past.statistics(&info))
+            }
+        };
+        places.iter().filter_map(statistics).collect()
     }
 
-    fn versions(&self) -> Vec<Arc<Version>> {
+    fn places(&self) -> Vec<Arc<Place>> {
         let table = self.inner.shared.table.read().unwrap_or_else(PoisonError::into_inner);
-        let all = table.models.values().flat_map(|model| &model.versions);
-        all.map(|(version, _)| version.clone()).collect()
+        table.models.values().flat_map(|model| &model.places).cloned().collect()
     }
 
-    /// Waits until the loader has dealt with everything that was assigned before this call.
+    /// Bytes of memory that all loaded versions are reckoned to hold together.
+    pub fn memory(&self) -> u64 {
+        self.inner.loading.ledger.memory()
+    }
+
+    /// Waits until everything has been dealt with that was assigned before this call.
     pub async fn settled(&self) {
-        let wanted = self.inner.assignments.borrow().clone();
+        let assignments = &self.inner.assignments;
         let mut applied = self.inner.shared.applied.subscribe();
-        // An error would mean that the loader is gone, and nothing will change any more.
-        let _ = applied.wait_for(|done| done.as_ref() == Some(&wanted)).await;
+        // What is assigned may change again meanwhile, and then the older state never is. An error
+        // would mean that the loader is gone, and nothing will change any more.
+        let _ = applied.wait_for(|done| done.as_ref() == Some(&*assignments.borrow())).await;
     }
 
     /// Takes no new requests and waits until the running ones are answered.
     pub async fn drain(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
-        for version in self.versions() {
+        for version in self.places().iter().filter_map(|place| place.loaded()) {
             // Requests end on threads that know nothing of tasks; a short, rare poll is enough.
             while !version.is_quiet() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -281,29 +421,24 @@ impl Serving {
         }
     }
 
-    /// Observations that were dropped because nobody took them in time.
-    pub fn dropped_observations(&self) -> u64 {
-        self.inner.dropped_observations.load(Ordering::Relaxed)
-    }
-
     fn observe(
         &self,
         version: &Version,
-        (id, key): (Option<&str>, Option<&str>),
-        at: SystemTime,
-        inputs: Arc<[Option<Tensor>]>,
+        request: &Request,
+        (received, inputs): (Instant, Arc<[Option<Tensor>]>),
         outcome: &Result<Answer, Error>,
     ) {
-        let Some(observations) = &self.inner.observations else { return };
+        let Some(observations) = &self.inner.loading.common.observations else { return };
         let answer = outcome.as_ref().ok();
-        let observation = Observation {
+        let time = received.elapsed();
+        observations.send(Observation {
             model: version.info.name.clone(),
             version: version.info.version.clone(),
-            id: id.map(Into::into),
-            key: key.map(Into::into),
-            at,
+            id: request.id.as_deref().map(Into::into),
+            key: request.key.as_deref().map(Into::into),
+            at: SystemTime::now() - time,
             queue: answer.map_or(Duration::ZERO, |answer| answer.queue),
-            compute: answer.map_or(Duration::ZERO, |answer| answer.compute),
+            compute: answer.map_or(time, |answer| answer.compute),
             batch_size: answer.map_or(0, |answer| answer.batch_size),
             outcome: match outcome {
                 Ok(_) => Outcome::Answered,
@@ -312,10 +447,50 @@ impl Serving {
             inputs,
             outputs: answer.map(|answer| answer.outputs.as_slice().into()).unwrap_or_default(),
             shadow: None,
+        });
+    }
+
+    /// Leaves a copy of a request with each shadow of its model.
+    fn copy(
+        &self,
+        chosen: &Chosen,
+        request: &Request,
+        (received, inputs): (Instant, Arc<[Option<Tensor>]>),
+        outcome: &Result<Answer, Error>,
+    ) {
+        let Some(model) = &chosen.shadowed else { return };
+        let outputs = outcome.as_ref().ok().map(|answer| answer.outputs.as_slice().into());
+        let answered = Answered {
+            info: chosen.version.info.clone(),
+            id: request.id.as_deref().map(Into::into),
+            key: request.key.as_deref().map(Into::into),
+            at: SystemTime::now() - received.elapsed(),
+            inputs,
+            outputs: outputs.unwrap_or_default(),
         };
-        if observations.try_send(observation).is_err() {
-            self.inner.dropped_observations.fetch_add(1, Ordering::Relaxed);
+        for place in &model.shadows {
+            self.inner.loading.ledger.touch(place);
+            match place.loaded() {
+                // One that was asked for by its name has answered already.
+                Some(version) if Arc::ptr_eq(&version, &chosen.version) => {}
+                Some(version) => version.shadow(&answered),
+                // It comes back if there is room; nobody is unloaded for what nobody sees.
+                None => {
+                    if let Found::Away = place.look() {
+                        self.inner.loading.jobs.ask(place.clone(), false);
+                    }
+                }
+            }
         }
+    }
+}
+
+/// A model's name as messages show it.
+fn called(name: &str, version: Option<&str>) -> String {
+    let short = |text: &str| text.chars().take(100).collect::<String>();
+    match version {
+        Some(version) => format!("'{}' version {}", short(name), short(version)),
+        None => format!("'{}'", short(name)),
     }
 }
 

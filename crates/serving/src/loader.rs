@@ -1,43 +1,50 @@
-//! Follows the assignments: loads what is wanted, then unloads what is not. Runs on a thread of
-//! its own, so that nothing of it happens on a thread that serves. What takes long is done on
-//! further threads of low priority; the loader's own has the priority of those that serve, for the
-//! workers inherit it.
+//! Follows the assignments: has loaded what is wanted, then has unloaded what is not. Runs on a
+//! thread of its own and never waits for a load or for a last answer, so that a change of shares
+//! takes effect at once whatever else is going on.
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
 
-use model::{Assigned, Assignments, InstanceSettings};
-use runtime::{Engines, background};
-use tokio::sync::watch;
+use model::{Assigned, Assignments};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 
+use crate::choice::Choice;
+use crate::loading::{Ended, Loading};
+use crate::place::Place;
 use crate::reply::{ModelInfo, State, Status};
-use crate::version::{Admission, Version};
-use crate::{Open, warm_up};
-
-/// The most rows that run together where nobody says otherwise: by then every model that we
-/// measured has gained what there is to gain.
-const MAX_BATCH_SIZE: usize = 1024;
-
-/// The most copies of a model that are made where nobody says otherwise. Some engines hold the
-/// weights once for each.
-const MAX_INSTANCES: usize = 8;
 
 /// What is served at this moment, by model name.
 #[derive(Default)]
 pub(crate) struct Table {
-    pub(crate) models: HashMap<Arc<str>, Model>,
+    pub(crate) models: HashMap<Arc<str>, Arc<Model>>,
 }
 
-/// The ready versions of one model.
-#[derive(Default)]
+/// The versions of one model that answer.
 pub(crate) struct Model {
-    /// In the order of the assignments, with the share of each.
-    pub(crate) versions: Vec<(Arc<Version>, u32)>,
+    /// In the order of the assignments.
+    pub(crate) places: Vec<Arc<Place>>,
+    pub(crate) choice: Choice,
+    /// Those that get a copy of the traffic.
+    pub(crate) shadows: Vec<Arc<Place>>,
+    /// Counts requests that name no version and have no key, so that shares are met exactly and
+    /// without a random number on the request's path.
+    pub(crate) turn: AtomicU64,
+}
+
+impl Model {
+    fn new(name: &str, versions: Vec<(&Assigned, Arc<Place>)>) -> Self {
+        let choice = Choice::new(name, versions.iter().map(|(assigned, _)| *assigned));
+        let shadows = versions.iter().filter(|(assigned, _)| assigned.shadow);
+        let shadows = shadows.map(|(_, place)| place.clone()).collect();
+        let places = versions.into_iter().map(|(_, place)| place).collect();
+        Self { places, choice, shadows, turn: AtomicU64::new(0) }
+    }
 }
 
 /// What the loader shares with the requests' path.
+#[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) table: RwLock<Table>,
     pub(crate) status: Mutex<BTreeMap<(Arc<str>, Arc<str>), Status>>,
@@ -45,238 +52,323 @@ pub(crate) struct Shared {
     pub(crate) applied: watch::Sender<Option<Assignments>>,
 }
 
-pub(crate) struct Loader {
-    pub(crate) engines: Arc<Engines>,
-    pub(crate) open: Open,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) admission: Admission,
-    pub(crate) running: HashMap<(String, String), (Assigned, Arc<Version>, Workers)>,
-    pub(crate) failed: HashMap<(String, String), Assigned>,
-}
-
-/// The threads of a version's instances.
-pub(crate) type Workers = Vec<std::thread::JoinHandle<()>>;
-
-impl Loader {
-    /// Deals with one state of the assignments, start to end.
-    pub(crate) fn apply(&mut self, wanted: &Assignments) {
-        for (name, versions) in &wanted.models {
-            for assigned in versions {
-                self.load_if_new(name, assigned);
-            }
-        }
-        let is_wanted = |name: &str, version: &str| {
-            let versions = wanted.models.get(name);
-            versions.is_some_and(|all| all.iter().any(|assigned| assigned.version == version))
-        };
-        self.publish(wanted);
-        // Of a model none of whose wanted versions could be loaded, what served goes on serving.
-        let is_replaced = |name: &str| {
-            let mut running = self.running.keys();
-            wanted.models.get(name).is_none_or(Vec::is_empty)
-                || running.any(|(other, version)| other == name && is_wanted(name, version))
-        };
-        let unwanted: Vec<_> = self
-            .running
-            .keys()
-            .filter(|(name, version)| !is_wanted(name, version) && is_replaced(name))
-            .cloned()
-            .collect();
-        for key in unwanted {
-            let (_, version, workers) = self.running.remove(&key).expect("the key was just listed");
-            self.set_state(&key.0, &key.1, State::Unloading, None);
-            retire(version, workers);
-            self.set_state(&key.0, &key.1, State::Unavailable(None), None);
-        }
-        self.failed.retain(|(name, version), _| is_wanted(name, version));
-        self.forget(|name, version| is_wanted(name, version) || wanted.models.contains_key(name));
-        self.shared.applied.send_replace(Some(wanted.clone()));
-    }
-
-    fn load_if_new(&mut self, name: &str, assigned: &Assigned) {
-        let key = (name.to_owned(), assigned.version.clone());
-        let same = |old: &Assigned| {
-            old.source == assigned.source
-                && old.generation == assigned.generation
-                && old.settings == assigned.settings
-        };
-        if self.failed.get(&key).is_some_and(same)
-            || self.running.get(&key).is_some_and(|(old, ..)| same(old))
-        {
-            return;
-        }
-        if !self.running.contains_key(&key) {
-            self.set_state(name, &assigned.version, State::Loading, None);
-        }
-        match self.load(name, assigned) {
-            Ok((version, workers)) => {
-                let info = version.info.clone();
-                tracing::info!(
-                    model = name,
-                    version = assigned.version,
-                    engine = info.engine,
-                    load_ms = info.load_time.as_millis() as u64,
-                    instances = info.settings.instances,
-                    "loaded"
-                );
-                self.failed.remove(&key);
-                let old = self.running.insert(key, (assigned.clone(), version.clone(), workers));
-                self.replace(name, &assigned.version, &version);
-                self.set_state(name, &assigned.version, State::Ready, Some(info));
-                if let Some((_, old, workers)) = old {
-                    retire(old, workers);
-                }
-            }
-            Err(message) => {
-                tracing::error!(model = name, version = assigned.version, "{message}");
-                self.failed.insert(key.clone(), assigned.clone());
-                if self.running.contains_key(&key) {
-                    // The version that was there before goes on serving.
-                    self.set_failure(name, &assigned.version, message);
-                } else {
-                    let state = State::Unavailable(Some(message));
-                    self.set_state(name, &assigned.version, state, None);
-                }
-            }
-        }
-    }
-
-    /// Opens, loads, warms and verifies. A panic on the way is a failure to load.
-    fn load(&self, name: &str, assigned: &Assigned) -> Result<(Arc<Version>, Workers), String> {
-        let start = Instant::now();
-        let no_thread = |error| format!("cannot start a thread to load the model: {error}");
-        let attempt = catch_unwind(AssertUnwindSafe(|| {
-            let package = background(|| (self.open)(name, assigned)).map_err(no_thread)??;
-            let settings = choose(&assigned.settings);
-            let loaded = self.engines.load(&package, &settings).map_err(|e| e.to_string())?;
-            Ok::<_, String>((package.manifest, settings, loaded))
-        }));
-        let (manifest, mut settings, loaded) =
-            attempt.map_err(|_| "loading the model panicked".to_owned())??;
-        let mut signature = (**loaded.signature()).clone();
-        signature.batched &= settings.max_batch_size != Some(0);
-        let most = settings.max_batch_size.unwrap_or(MAX_BATCH_SIZE);
-        let warm_up = background(|| warm_up::warm_up(&loaded, &signature, most));
-        let warm_up = warm_up.map_err(no_thread)?;
-        if let Some(reason) = &warm_up.rows_depend {
-            tracing::warn!(model = name, version = assigned.version, "not batched: {reason}");
-            signature.batched = false;
-        }
-        let max_batch_size = if signature.batched { most } else { 0 };
-        settings.engine = Some(loaded.engine().to_owned());
-        let info = ModelInfo {
-            name: name.into(),
-            version: assigned.version.as_str().into(),
-            signature: Arc::new(signature),
-            manifest,
-            engine: loaded.engine(),
-            settings,
-            max_batch_size,
-            load_time: start.elapsed(),
-        };
-        let version = Version::new(Arc::new(info), loaded, &warm_up.runs, self.admission);
-        let version = Arc::new(version);
-        let workers = start_workers(&version)?;
-        Ok((version, workers))
-    }
-
-    /// Puts a version that has been loaded again in the place of the one before it.
-    fn replace(&self, name: &str, version: &str, new: &Arc<Version>) {
-        let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(model) = table.models.get_mut(name) else { return };
-        for (old, _) in &mut model.versions {
-            if &*old.info.version == version {
-                *old = new.clone();
-            }
-        }
-    }
-
-    /// Makes the table what is wanted, as far as it is running. A model of which nothing wanted is
-    /// running keeps the versions that it had.
-    fn publish(&self, wanted: &Assignments) {
-        let (mut models, mut kept) = (HashMap::new(), Vec::new());
-        for (name, versions) in &wanted.models {
-            let mut model = Model::default();
-            for assigned in versions {
-                let key = (name.clone(), assigned.version.clone());
-                if let Some((_, version, _)) = self.running.get(&key) {
-                    model.versions.push((version.clone(), assigned.share));
-                }
-            }
-            if !model.versions.is_empty() {
-                models.insert(name.as_str().into(), model);
-            } else if !versions.is_empty() {
-                kept.push(name);
-            }
-        }
-        // Requests wait for this lock: nothing else is done under it.
-        let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
-        models.extend(kept.into_iter().filter_map(|name| table.models.remove_entry(name.as_str())));
-        table.models = models;
-    }
-
-    fn set_state(&self, name: &str, version: &str, state: State, info: Option<Arc<ModelInfo>>) {
+impl Shared {
+    pub(crate) fn set_state(
+        &self,
+        name: &str,
+        version: &str,
+        state: State,
+        info: Option<Arc<ModelInfo>>,
+    ) {
         let (name, version): (Arc<str>, Arc<str>) = (name.into(), version.into());
-        let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.clone(), version.clone());
         status.insert(key, Status { name, version, state, info, failure: None });
     }
 
-    fn set_failure(&self, name: &str, version: &str, reason: String) {
-        let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn set_failure(&self, name: &str, version: &str, reason: String) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(status) = status.get_mut(&(name.into(), version.into())) {
             status.failure = Some(reason);
         }
     }
-
-    fn forget(&self, keep: impl Fn(&str, &str) -> bool) {
-        let mut status = self.shared.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.retain(|(name, version), _| keep(name, version));
-    }
 }
 
-/// Fills in what the user left open, for this machine: as many runs side by side as there are
-/// cores, each on one thread. That gives the highest throughput and the steadiest tail; one large
-/// model at low load answers sooner with fewer instances of more threads.
-fn choose(settings: &InstanceSettings) -> InstanceSettings {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = settings.threads.map(|threads| threads.max(1));
-    let instances = settings.instances.map(|instances| instances.max(1));
-    let instances =
-        instances.unwrap_or_else(|| (cores / threads.unwrap_or(1)).clamp(1, MAX_INSTANCES));
-    InstanceSettings {
-        threads: Some(threads.unwrap_or_else(|| (cores / instances).max(1))),
-        instances: Some(instances),
-        ..settings.clone()
-    }
+/// What the loader hears of.
+pub(crate) enum Event {
+    /// A load has ended.
+    Ended(Arc<Place>, Ended),
+    /// The last request of a version that is not wanted any more has been answered.
+    Left(Arc<Place>),
 }
 
-fn start_workers(version: &Arc<Version>) -> Result<Workers, String> {
-    let mut workers = Vec::with_capacity(version.slots());
-    for number in 0..version.slots() {
-        let worked = version.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("{}-{number}", version.info.name))
-            .spawn(move || worked.work());
-        match thread {
-            Ok(thread) => workers.push(thread),
-            Err(error) => {
-                version.close();
-                return Err(format!("cannot start a thread for an instance: {error}"));
+/// A model and a version.
+type Key = (String, String);
+
+fn key_of(place: &Place) -> Key {
+    (place.name.to_string(), place.version.to_string())
+}
+
+/// The part of a map that is about one model.
+fn of_model<'a, T>(
+    map: &'a BTreeMap<Key, T>,
+    name: &'a str,
+) -> impl Iterator<Item = (&'a Key, &'a T)> {
+    let from = (name.to_owned(), String::new());
+    map.range(from..).take_while(move |(key, _)| key.0 == name)
+}
+
+pub(crate) struct Loader {
+    loading: Arc<Loading>,
+    shared: Arc<Shared>,
+    wanted: Assignments,
+    /// Places that answer, or would if somebody asked.
+    places: BTreeMap<Key, Arc<Place>>,
+    /// Places that are being loaded for the first time.
+    coming: BTreeMap<Key, Arc<Place>>,
+    failed: BTreeMap<Key, Assigned>,
+    /// How many versions are waiting for their last answer.
+    leaving: usize,
+    /// Whether nothing has been applied yet.
+    is_start: bool,
+    sender: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Loader {
+    pub(crate) fn new(loading: Arc<Loading>) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        Self {
+            shared: loading.shared.clone(),
+            loading,
+            wanted: Assignments::default(),
+            places: BTreeMap::new(),
+            coming: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            leaving: 0,
+            is_start: true,
+            sender,
+            events,
+        }
+    }
+
+    /// Follows the assignments until nobody can want anything else any more and all is done; what
+    /// is loaded goes on serving.
+    pub(crate) fn follow(mut self, mut assignments: watch::Receiver<Assignments>, on: &Handle) {
+        let mut is_followed = true;
+        let wanted = assignments.borrow_and_update().clone();
+        self.want(wanted);
+        loop {
+            let is_done = self.coming.is_empty() && self.leaving == 0;
+            if is_done {
+                self.settle();
+            }
+            if is_done && !is_followed {
+                return;
+            }
+            let event = on.block_on(async {
+                tokio::select! {
+                    biased;
+                    changed = assignments.changed(), if is_followed => Err(changed.is_ok()),
+                    event = self.events.recv() => Ok(event),
+                }
+            });
+            match event {
+                Ok(Some(Event::Ended(place, ended))) => self.ended(place, ended),
+                Ok(Some(Event::Left(place))) => self.left(&place),
+                // There is always a sender: our own.
+                Ok(None) => {}
+                Err(true) => {
+                    let wanted = assignments.borrow_and_update().clone();
+                    self.want(wanted);
+                }
+                Err(false) => is_followed = false,
             }
         }
     }
-    Ok(workers)
+
+    fn is_wanted(&self, (name, version): &Key) -> bool {
+        let versions = self.wanted.models.get(name);
+        versions.is_some_and(|all| all.iter().any(|assigned| assigned.version == *version))
+    }
+
+    /// Deals with new assignments, as far as that takes no time.
+    fn want(&mut self, wanted: Assignments) {
+        self.wanted = wanted;
+        let assigned = |(name, version): &Key| {
+            let versions = self.wanted.models.get(name)?;
+            versions.iter().find(|assigned| assigned.version == *version)
+        };
+        self.coming.retain(|key, place| {
+            let stays = assigned(key).is_some_and(|assigned| is_same(assigned, &place.assigned));
+            if !stays {
+                // The load throws away what it has made.
+                place.dismiss();
+            }
+            stays
+        });
+        self.failed.retain(|key, _| assigned(key).is_some());
+        let mut new = Vec::new();
+        for (name, versions) in &self.wanted.models {
+            for assigned in versions {
+                let key = (name.clone(), assigned.version.clone());
+                let place = self.coming.get(&key).or_else(|| self.places.get(&key));
+                let known = place.map(|place| &place.assigned).or_else(|| self.failed.get(&key));
+                // A reload that has failed is not tried again before something changes.
+                let has_failed = self.failed.get(&key).is_some_and(|old| is_same(old, assigned));
+                if !has_failed && !known.is_some_and(|known| is_same(known, assigned)) {
+                    new.push((key, Place::new(name, assigned)));
+                }
+            }
+        }
+        for (key, place) in new {
+            self.plan(key, place);
+        }
+        let names: Vec<String> = self.wanted.models.keys().cloned().collect();
+        for name in &names {
+            self.publish(name);
+        }
+        self.remove_models();
+        self.is_start = false;
+    }
+
+    fn plan(&mut self, key: Key, place: Arc<Place>) {
+        if !self.places.contains_key(&key) {
+            self.shared.set_state(&key.0, &key.1, State::Loading, None);
+        }
+        // A new version of a model that is in use takes the place of what is used less. At the
+        // start, and for models that nobody has asked for, there is no reason to.
+        let is_in_use = of_model(&self.places, &key.0).any(|(_, place)| place.loaded().is_some());
+        self.loading.jobs.plan(place.clone(), is_in_use && !self.is_start, self.sender.clone());
+        if let Some(before) = self.coming.insert(key, place) {
+            before.dismiss();
+        }
+    }
+
+    fn ended(&mut self, place: Arc<Place>, ended: Ended) {
+        let key = key_of(&place);
+        if !self.coming.get(&key).is_some_and(|coming| Arc::ptr_eq(coming, &place)) {
+            return;
+        }
+        self.coming.remove(&key);
+        let (name, version) = (&*key.0, &*key.1);
+        if let Ended::Failed(reason) = ended {
+            tracing::error!(model = name, version, "{reason}");
+            if self.places.contains_key(&key) {
+                // The version that was there before goes on serving.
+                self.shared.set_failure(name, version, reason);
+            } else {
+                self.shared.set_state(name, version, State::Unavailable(Some(reason)), None);
+            }
+            self.failed.insert(key.clone(), place.assigned.clone());
+            self.publish(&key.0);
+            return;
+        }
+        let info = place.info();
+        match &info {
+            Some(info) => tracing::info!(
+                model = name,
+                version,
+                engine = info.engine,
+                load_ms = info.load_time.as_millis() as u64,
+                instances = info.settings.instances,
+                memory = info.memory,
+                "loaded"
+            ),
+            None => tracing::info!(model = name, version, "no room now; loaded on demand"),
+        }
+        self.failed.remove(&key);
+        let state = if info.is_some() { State::Ready } else { State::OnDemand };
+        self.shared.set_state(name, version, state, info);
+        let old = self.places.insert(key.clone(), place);
+        self.publish(&key.0);
+        self.retire(old.into_iter().collect());
+    }
+
+    /// Makes a model's part of the table what is wanted, as far as it is there. A model of which
+    /// nothing wanted is there keeps the versions that it had.
+    fn publish(&mut self, name: &str) {
+        let Some(versions) = self.wanted.models.get(name).filter(|all| !all.is_empty()) else {
+            return;
+        };
+        let key = |assigned: &Assigned| (name.to_owned(), assigned.version.clone());
+        let place = |assigned| Some((assigned, self.places.get(&key(assigned))?.clone()));
+        let present: Vec<_> = versions.iter().filter_map(place).collect();
+        if present.is_empty() {
+            return;
+        }
+        let model = Arc::new(Model::new(name, present));
+        // Requests wait for this lock: nothing else is done under it.
+        let old = {
+            let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
+            table.models.insert(name.into(), model)
+        };
+        drop(old);
+        if of_model(&self.coming, name).next().is_none() {
+            let all = of_model(&self.places, name);
+            let unwanted = all.map(|(key, _)| key).filter(|key| !self.is_wanted(key));
+            self.remove(unwanted.cloned().collect());
+        }
+    }
+
+    /// Removes the models that are not wanted at all.
+    fn remove_models(&mut self) {
+        let is_wanted =
+            |name: &str| self.wanted.models.get(name).is_some_and(|all| !all.is_empty());
+        let old: Vec<_> = {
+            let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
+            table.models.extract_if(|name, _| !is_wanted(name)).collect()
+        };
+        drop(old);
+        let unwanted = self.places.keys().filter(|(name, _)| !is_wanted(name));
+        self.remove(unwanted.cloned().collect());
+    }
+
+    fn remove(&mut self, keys: Vec<Key>) {
+        let places = keys.iter().filter_map(|key| self.places.remove(key)).collect();
+        self.retire(places);
+    }
+
+    /// Sees to it that versions are freed once their last request has been answered.
+    fn retire(&mut self, places: Vec<Arc<Place>>) {
+        let mut leaving = Vec::new();
+        for place in places {
+            let version = place.dismiss();
+            self.leaving += 1;
+            if let (Some(_), false) = (&version, self.places.contains_key(&key_of(&place))) {
+                self.shared.set_state(&place.name, &place.version, State::Unloading, None);
+            }
+            leaving.push((place, version));
+        }
+        if leaving.is_empty() {
+            return;
+        }
+        let count = leaving.len();
+        let (loading, sender) = (self.loading.clone(), self.sender.clone());
+        let retire = move || {
+            for (place, version) in leaving {
+                if let Some(version) = version {
+                    loading.retire(&place, version);
+                }
+                let _ = sender.send(Event::Left(place));
+            }
+        };
+        let thread = std::thread::Builder::new().name("retire".into());
+        if let Err(error) = thread.spawn(retire) {
+            self.leaving -= count;
+            tracing::error!("cannot start a thread to unload a model: {error}");
+        }
+    }
+
+    fn left(&mut self, place: &Place) {
+        self.leaving -= 1;
+        let key = key_of(place);
+        if !self.places.contains_key(&key) && !self.coming.contains_key(&key) {
+            self.shared.set_state(&key.0, &key.1, State::Unavailable(None), None);
+        }
+    }
+
+    /// Forgets what nobody asks about and says what has been dealt with.
+    fn settle(&mut self) {
+        let wanted = &self.wanted;
+        self.shared
+            .status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(name, _), _| wanted.models.contains_key(&**name));
+        self.shared.applied.send_if_modified(|applied| {
+            let is_new = applied.as_ref() != Some(wanted);
+            if is_new {
+                *applied = Some(wanted.clone());
+            }
+            is_new
+        });
+    }
 }
 
-/// Waits for the last answer of a version, then frees it.
-pub(crate) fn retire(version: Arc<Version>, workers: Workers) {
-    version.close();
-    for worker in workers {
-        // A worker that panicked has ended as well.
-        let _ = worker.join();
-    }
-    // Freeing a large model takes time as well. Without a thread for it, it happens here.
-    let mut version = Some(version);
-    let _ = background(|| drop(version.take()));
+/// Whether the two are loaded alike; shares and pins make no difference.
+fn is_same(one: &Assigned, other: &Assigned) -> bool {
+    one.source == other.source
+        && one.generation == other.generation
+        && one.settings == other.settings
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::Error;
+use crate::shadow::Pressed;
 use crate::validate::ValidRequest;
 use crate::worker::Answer;
 
@@ -27,6 +28,8 @@ pub(crate) struct Waiting {
     pub(crate) deadline: Option<Instant>,
     /// Where its answer goes.
     pub(crate) reply: oneshot::Sender<Result<Answer, Error>>,
+    /// Held while it waits, if it has to.
+    pub(crate) pressed: Option<Pressed>,
 }
 
 impl Waiting {
@@ -97,7 +100,8 @@ impl Queue {
                     position += 1;
                     continue;
                 }
-                let waiting = level.remove(position).expect("the position is in range");
+                let mut waiting = level.remove(position).expect("the position is in range");
+                waiting.pressed = None;
                 self.requests -= 1;
                 self.rows -= count;
                 if wanted {
@@ -134,7 +138,7 @@ mod tests {
         let x = Tensor::new(vec![rows, width], vec![0f32; rows * width]).unwrap();
         let request = validate(&signature, vec![("x".into(), x)], &[]).unwrap();
         let (reply, receiver) = oneshot::channel();
-        (Waiting { request, admitted: now, deadline: None, reply }, receiver)
+        (Waiting { request, admitted: now, deadline: None, reply, pressed: None }, receiver)
     }
 
     fn sizes(batch: Option<Vec<Waiting>>) -> Vec<usize> {

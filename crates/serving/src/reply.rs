@@ -5,6 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use model::{InstanceSettings, Manifest, Signature, Tensor};
 
+use crate::shadow::ShadowCount;
+
 /// One request, decoded from whichever protocol it came by.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -24,6 +26,31 @@ pub struct Request {
     pub priority: u32,
     /// When the answer is of no more use.
     pub deadline: Option<Instant>,
+}
+
+/// Which model a request is for, and which of its versions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Target<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// The version, if the caller named one.
+    pub version: Option<&'a str>,
+    /// The caller's key: requests with the same key get the same version.
+    pub key: Option<&'a str>,
+    /// When the answer is of no more use.
+    pub deadline: Option<Instant>,
+}
+
+impl Request {
+    /// Which version it is for.
+    pub fn target(&self) -> Target<'_> {
+        Target {
+            model: &self.model,
+            version: self.version.as_deref(),
+            key: self.key.as_deref(),
+            deadline: self.deadline,
+        }
+    }
 }
 
 /// One answer.
@@ -62,6 +89,8 @@ pub struct ModelInfo {
     pub max_batch_size: usize,
     /// How long loading, verifying and warming took.
     pub load_time: Duration,
+    /// Bytes of memory that it is reckoned to hold while it is loaded.
+    pub memory: u64,
 }
 
 /// Where a version is in its life.
@@ -128,7 +157,7 @@ pub struct BatchStatistics {
     pub compute: Count,
 }
 
-/// Counters of one version since it was loaded.
+/// Counters of one version since it was assigned.
 #[derive(Clone, Debug)]
 pub struct Statistics {
     /// The model's name.
@@ -155,4 +184,8 @@ pub struct Statistics {
     pub waiting: usize,
     /// By batch size, smallest first.
     pub batches: Vec<BatchStatistics>,
+    /// Copies of requests to other versions, whose answers nobody saw; counted nowhere else.
+    pub shadows: ShadowCount,
+    /// Bytes of memory that it is reckoned to hold; 0 if it is not loaded at the moment.
+    pub memory: u64,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use model::ErrorCode;
@@ -10,28 +11,37 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::cost::Cost;
+use crate::observe::Observations;
 use crate::queue::{DEFAULT_PRIORITY, Queue, Waiting};
 use crate::reply::{BatchStatistics, Count, ModelInfo, Slo, Statistics};
+use crate::shadow::{Pressure, ShadowCount, Shadows};
 use crate::validate::ValidRequest;
-use crate::worker::{Answer, Executed, Run, execute};
+use crate::worker::{Answer, Executed, execute};
 
 /// A run expected to be shorter than this happens on the caller's own thread when a slot is free:
 /// waking another thread costs about 10 µs of CPU on each side, more than a small model's run.
 const INLINE: Duration = Duration::from_micros(100);
 
+/// A worker that has had nothing to do for this long ends; the next request that needs one starts
+/// it again. A thousand models need no thread each.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// What every version of a server has in common.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Admission {
+#[derive(Debug)]
+pub(crate) struct Common {
     pub(crate) slo: Option<Slo>,
     pub(crate) max_queue: usize,
+    pub(crate) observations: Option<Observations>,
+    pub(crate) pressure: Arc<Pressure>,
 }
 
 /// A version that answers requests.
 pub(crate) struct Version {
     pub(crate) info: Arc<ModelInfo>,
-    loaded: Loaded,
+    pub(crate) loaded: Loaded,
     slots: usize,
-    admission: Admission,
+    pub(crate) common: Arc<Common>,
+    pub(crate) shadows: Shadows,
     state: Mutex<State>,
     /// Told when there may be a batch to take, or when the version is being closed.
     work: Condvar,
@@ -46,6 +56,27 @@ struct State {
     ends: Vec<Instant>,
     closing: bool,
     counters: Counters,
+    workers: Workers,
+}
+
+/// The threads that take from the queue: at most one for each slot, started when there is work.
+#[derive(Default)]
+struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    /// How many have not ended.
+    alive: usize,
+    /// How many of them wait for work.
+    idle: usize,
+    /// How many of the idle ones have been told that there is some.
+    told: usize,
+}
+
+/// What a version has learned and counted, for when it is loaded again.
+#[derive(Clone, Default)]
+pub(crate) struct Past {
+    pub(crate) cost: Cost,
+    counters: Counters,
+    shadows: ShadowCount,
 }
 
 /// A slot that is being used. The expected end tells slots apart well enough: of two that are
@@ -55,7 +86,7 @@ struct Slot {
     end: Instant,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Counters {
     last_inference: Option<SystemTime>,
     inference_count: u64,
@@ -91,26 +122,26 @@ impl Version {
     pub(crate) fn new(
         info: Arc<ModelInfo>,
         loaded: Loaded,
-        warm_up: &[Run],
-        admission: Admission,
+        past: Past,
+        common: Arc<Common>,
     ) -> Self {
-        let mut cost = Cost::default();
-        for run in warm_up {
-            cost.record(run.rows, run.time);
-        }
+        let shadows = Shadows::default();
+        shadows.resume(past.shadows);
         let slots = info.settings.instances.unwrap_or(1).max(1);
         let state = State {
             queue: Queue::default(),
-            cost,
+            cost: past.cost,
             ends: Vec::with_capacity(slots),
             closing: false,
-            counters: Counters::default(),
+            counters: past.counters,
+            workers: Workers::default(),
         };
         Self {
             info,
             loaded,
             slots,
-            admission,
+            common,
+            shadows,
             state: Mutex::new(state),
             work: Condvar::new(),
             quiet: Condvar::new(),
@@ -123,14 +154,14 @@ impl Version {
     }
 
     /// The most rows that may run together.
-    fn most_rows(&self) -> usize {
+    pub(crate) fn most_rows(&self) -> usize {
         self.info.max_batch_size.max(1)
     }
 
     /// Answers one request: at once on this thread if it is short and a slot is free, otherwise
     /// through the queue.
     pub(crate) async fn answer(
-        &self,
+        self: &Arc<Self>,
         request: ValidRequest,
         priority: u32,
         deadline: Option<Instant>,
@@ -146,14 +177,14 @@ impl Version {
             if self.is_short(&state, request.rows()) {
                 Err(self.start(&mut state, request.rows(), admitted))
             } else {
+                self.start_worker(&mut state)?;
                 let (reply, receiver) = oneshot::channel();
-                state.queue.push(
-                    priority,
-                    Waiting { request: request.clone(), admitted, deadline, reply },
-                );
-                if state.ends.len() < self.slots {
-                    self.work.notify_one();
-                }
+                let must_wait = state.ends.len() >= self.slots || state.queue.requests() > 0;
+                let pressed = must_wait.then(|| self.common.pressure.add());
+                let request = request.clone();
+                let waiting = Waiting { request, admitted, deadline, reply, pressed };
+                state.queue.push(priority, waiting);
+                self.tell_worker(&mut state);
                 Ok(receiver)
             }
         };
@@ -169,6 +200,42 @@ impl Version {
         // Only the queue keeps the inputs while the request waits.
         drop(request);
         self.wait(receiver, deadline).await.map_err(Refusal::Error)
+    }
+
+    /// Starts a worker if all there are have something to do and a slot is left for another.
+    ///
+    /// # Errors
+    /// If there is none at all and none can be started.
+    fn start_worker(self: &Arc<Self>, state: &mut State) -> Result<(), Error> {
+        let workers = &mut state.workers;
+        let has_slot = state.ends.len() < self.slots || workers.alive == 0;
+        if !has_slot || workers.idle > workers.told || workers.alive >= self.slots {
+            return Ok(());
+        }
+        workers.threads.retain(|thread| !thread.is_finished());
+        let version = Arc::clone(self);
+        let thread = std::thread::Builder::new().name(self.info.name.to_string());
+        match thread.spawn(move || version.work()) {
+            Ok(thread) => {
+                workers.threads.push(thread);
+                workers.alive += 1;
+                Ok(())
+            }
+            Err(_) if workers.alive > 0 => Ok(()),
+            Err(error) => {
+                let message = format!("cannot start a thread for an instance: {error}");
+                Err(Error::new(ErrorCode::Unavailable, message).retry_after(Duration::from_secs(1)))
+            }
+        }
+    }
+
+    /// Wakes a worker for what waits, if there is a slot for it.
+    fn tell_worker(&self, state: &mut State) {
+        let workers = &mut state.workers;
+        if state.ends.len() < self.slots && workers.idle > workers.told {
+            workers.told += 1;
+            self.work.notify_one();
+        }
     }
 
     async fn wait(
@@ -208,8 +275,8 @@ impl Version {
                 "the request's time is already up",
             ));
         }
-        let full = state.queue.requests() >= self.admission.max_queue;
-        if !full && self.admission.slo.is_none() && deadline.is_none() {
+        let full = state.queue.requests() >= self.common.max_queue;
+        if !full && self.common.slo.is_none() && deadline.is_none() {
             return Ok(());
         }
         let wait = self.expected_wait(state, priority, now);
@@ -228,7 +295,7 @@ impl Version {
                 ),
             );
         }
-        if let Some(slo) = self.admission.slo
+        if let Some(slo) = self.common.slo
             && total > slo.time
             && !(state.ends.is_empty() && state.queue.requests() == 0)
         {
@@ -285,7 +352,7 @@ impl Version {
 
     /// Gives the slot back, learns from the runs, counts the outcomes, and fills in the queue times.
     fn finish(
-        &self,
+        self: &Arc<Self>,
         mut executed: Executed,
         admitted: &[Instant],
         slot: Slot,
@@ -316,7 +383,9 @@ impl Version {
             }
         }
         if state.queue.requests() > 0 {
-            self.work.notify_one();
+            // Those who wait have a worker already; that another cannot be started hurts no one.
+            let _ = self.start_worker(&mut state);
+            self.tell_worker(&mut state);
         }
         if state.closing {
             self.quiet.notify_all();
@@ -324,8 +393,9 @@ impl Version {
         executed.outcomes
     }
 
-    /// What an instance's thread does until the version is closed and its queue is empty.
-    pub(crate) fn work(&self) {
+    /// What a worker does until there has been nothing to do for a while, or the version is closed
+    /// and its queue empty.
+    fn work(self: &Arc<Self>) {
         while let Some((batch, slot)) = self.next_batch() {
             let requests: Vec<&ValidRequest> =
                 batch.iter().map(|waiting| &waiting.request).collect();
@@ -352,10 +422,22 @@ impl Version {
                 }
             }
             if state.closing && state.queue.requests() == 0 {
+                state.workers.alive -= 1;
                 self.quiet.notify_all();
                 return None;
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.workers.idle += 1;
+            let woken = self.work.wait_timeout(state, IDLE);
+            let (guard, waited) = woken.unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            let workers = &mut state.workers;
+            workers.idle -= 1;
+            workers.told = workers.told.saturating_sub(usize::from(!waited.timed_out()));
+            workers.told = workers.told.min(workers.idle);
+            if waited.timed_out() && state.queue.requests() == 0 && !state.closing {
+                state.workers.alive -= 1;
+                return None;
+            }
         }
     }
 
@@ -363,7 +445,7 @@ impl Version {
     /// for waiting.
     fn rows_within_slo(&self, state: &State) -> usize {
         let most = self.most_rows();
-        let Some(slo) = self.admission.slo else { return most };
+        let Some(slo) = self.common.slo else { return most };
         let fits = |rows: usize| state.cost.cautious(rows).is_none_or(|time| time <= slo.time / 2);
         let mut rows = most;
         while rows > 1 && !fits(rows) {
@@ -372,23 +454,34 @@ impl Version {
         rows
     }
 
-    /// Takes no further requests and waits until the admitted ones are answered.
-    pub(crate) fn close(&self) {
+    /// Takes no further requests, waits until the admitted ones are answered and the workers have
+    /// ended, and returns what was learned. Must not be called by a worker.
+    pub(crate) fn close(&self) -> Past {
+        self.shadows.close();
         let mut state = self.lock();
         state.closing = true;
         self.work.notify_all();
         while state.queue.requests() > 0 || !state.ends.is_empty() {
             state = self.quiet.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        let threads = std::mem::take(&mut state.workers.threads);
+        drop(state);
+        for thread in threads {
+            // A worker that panicked has ended as well.
+            let _ = thread.join();
+        }
+        let state = self.lock();
+        let (cost, counters) = (state.cost.clone(), state.counters.clone());
+        Past { cost, counters, shadows: self.shadows.count() }
     }
 
-    /// Whether nothing is running or waiting.
+    /// Whether no caller's request is running or waiting.
     pub(crate) fn is_quiet(&self) -> bool {
         let state = self.lock();
         state.queue.requests() == 0 && state.ends.is_empty()
     }
 
-    /// Instances whose threads have to be started.
+    /// How many runs may happen side by side.
     pub(crate) fn slots(&self) -> usize {
         self.slots
     }
@@ -396,24 +489,42 @@ impl Version {
     /// The counters as they stand.
     pub(crate) fn statistics(&self) -> Statistics {
         let state = self.lock();
-        let counters = &state.counters;
+        let mut statistics = state.counters.statistics(&self.info);
+        statistics.memory = self.info.memory;
+        statistics.waiting = state.queue.wanted(Instant::now());
+        statistics.shadows = self.shadows.count();
+        statistics
+    }
+}
+
+impl Past {
+    /// The counters of a version that is not loaded at the moment.
+    pub(crate) fn statistics(&self, info: &ModelInfo) -> Statistics {
+        Statistics { shadows: self.shadows, ..self.counters.statistics(info) }
+    }
+}
+
+impl Counters {
+    fn statistics(&self, info: &ModelInfo) -> Statistics {
         let batch = |(batch_size, compute): (&u64, &Count)| BatchStatistics {
             batch_size: *batch_size,
             compute: *compute,
         };
         Statistics {
-            name: self.info.name.clone(),
-            version: self.info.version.clone(),
-            last_inference: counters.last_inference,
-            inference_count: counters.inference_count,
-            execution_count: counters.execution_count,
-            success: counters.success,
-            fail: counters.fail,
-            queue: counters.queue,
-            compute: counters.compute,
-            refused: counters.refused,
-            waiting: state.queue.wanted(Instant::now()),
-            batches: counters.batches.iter().map(batch).collect(),
+            name: info.name.clone(),
+            version: info.version.clone(),
+            last_inference: self.last_inference,
+            inference_count: self.inference_count,
+            execution_count: self.execution_count,
+            success: self.success,
+            fail: self.fail,
+            queue: self.queue,
+            compute: self.compute,
+            refused: self.refused,
+            waiting: 0,
+            batches: self.batches.iter().map(batch).collect(),
+            shadows: ShadowCount::default(),
+            memory: 0,
         }
     }
 }

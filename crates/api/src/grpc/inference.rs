@@ -68,8 +68,8 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelReadyRequest>,
     ) -> Result<Response<pb::ModelReadyResponse>, Status> {
         let of = request.into_inner();
-        let ready = match self.api.serving.model(&of.name, version(&of.version)) {
-            Ok(_) => true,
+        let ready = match self.api.serving.check(&of.name, version(&of.version)) {
+            Ok(()) => true,
             Err(error) if error.code() == ErrorCode::Unavailable => false,
             Err(error) => return Err(status(&error)),
         };
@@ -81,9 +81,10 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelMetadataRequest>,
     ) -> Result<Response<pb::ModelMetadataResponse>, Status> {
         let of = request.into_inner();
-        let info = self.api.serving.model(&of.name, version(&of.version)).map_err(of_error)?;
-        let all = self.api.serving.status().into_iter();
-        let ready = all.filter(|s| s.name == info.name && s.state.answers());
+        let info =
+            self.api.serving.model(&of.name, version(&of.version)).await.map_err(of_error)?;
+        let all = self.api.serving.status_of(&info.name).into_iter();
+        let ready = all.filter(|s| s.state.answers());
         let versions = ready.map(|s| s.version.to_string()).collect();
         Ok(Response::new(config::metadata(&info, versions)))
     }
@@ -118,7 +119,8 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelConfigRequest>,
     ) -> Result<Response<pb::ModelConfigResponse>, Status> {
         let of = request.into_inner();
-        let info = self.api.serving.model(&of.name, version(&of.version)).map_err(of_error)?;
+        let info =
+            self.api.serving.model(&of.name, version(&of.version)).await.map_err(of_error)?;
         Ok(Response::new(pb::ModelConfigResponse { config: Some(config::config(&info)) }))
     }
 
@@ -129,7 +131,7 @@ impl GrpcInferenceService for Inference {
         let of = request.into_inner();
         let name = (!of.name.is_empty()).then_some(&*of.name);
         if let Some(name) = name {
-            self.api.serving.model(name, version(&of.version)).map_err(of_error)?;
+            self.api.serving.check(name, version(&of.version)).map_err(of_error)?;
         }
         let all = self.api.serving.statistics(name, version(&of.version));
         let model_stats = all.iter().map(statistics::statistics).collect();

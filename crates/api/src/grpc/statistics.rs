@@ -26,8 +26,17 @@ pub(super) fn statistics(of: &Statistics) -> pb::ModelStatistics {
             cache_miss: Some(Default::default()),
         }),
         batch_stats: of.batches.iter().map(batch).collect(),
+        memory_usage: memory_usage(of.memory),
         ..Default::default()
     }
+}
+
+/// What a version is reckoned to hold; nothing while it is not loaded.
+fn memory_usage(bytes: u64) -> Vec<pb::MemoryUsage> {
+    if bytes == 0 {
+        return Vec::new();
+    }
+    vec![pb::MemoryUsage { r#type: "CPU".into(), id: 0, byte_size: bytes }]
 }
 
 fn batch(of: &BatchStatistics) -> pb::InferBatchStatistics {

@@ -95,6 +95,7 @@ fn model_json(status: &Status, counters: Option<&Statistics>) -> Value {
         json["max_batch_size"] = info.max_batch_size.into();
         json["instances"] = info.settings.instances.into();
         json["threads"] = info.settings.threads.into();
+        json["memory"] = info.memory.into();
         json["load_ms"] = (info.load_time.as_secs_f64() * 1e3).into();
     }
     if let Some(counters) = counters {
@@ -102,6 +103,11 @@ fn model_json(status: &Status, counters: Option<&Statistics>) -> Value {
             "answered": counters.success.count,
             "failed": counters.fail.count,
             "refused": counters.refused,
+            "shadows": {
+                "run": counters.shadows.run.count,
+                "failed": counters.shadows.failed,
+                "dropped": counters.shadows.dropped,
+            },
             "rows": counters.inference_count,
             "executions": counters.execution_count,
             "mean_batch": mean_batch(counters),

@@ -101,6 +101,7 @@ pub(crate) mod tests {
             settings: InstanceSettings::default(),
             max_batch_size: 64,
             load_time: Duration::from_millis(12),
+            memory: 4000,
         }
     }
 

@@ -120,6 +120,7 @@ pub async fn start_with(options: ApiOptions) -> Server {
         assignments: receiver,
         observations: None,
         slo: None,
+        limits: Default::default(),
         max_queue: 1000,
     })
     .unwrap();
@@ -143,6 +144,7 @@ pub async fn start_gated(max_queue: usize) -> (Server, Arc<Gate>) {
         assignments: receiver,
         observations: None,
         slo: None,
+        limits: Default::default(),
         max_queue,
     })
     .unwrap();

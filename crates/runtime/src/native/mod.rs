@@ -10,6 +10,7 @@ mod graph;
 mod kinds;
 mod operators;
 mod plan;
+mod pools;
 mod ranks;
 mod refusals;
 mod segment;

@@ -1,6 +1,6 @@
 //! Runs a plan: a table of values, filled step by step, emptied as soon as nothing needs a value.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use model::{Package, Tensor};
 use rten::ThreadPool;
@@ -9,6 +9,7 @@ use super::control::Control;
 use super::graph::{Graph, Node};
 use super::operators::{Argument, Operator};
 use super::plan::{self, Step};
+use super::pools;
 use super::segment::Segment;
 use crate::engine::no_thread;
 use crate::{Error, LoadOptions, Session, background};
@@ -39,9 +40,8 @@ fn check_steps(graph: &Graph<'_>, steps: &[Step]) -> Result<(), Error> {
 /// A model made ready to run.
 pub(super) struct NativeSession {
     program: Program,
-    /// Thread pools that no run uses at the moment; empty if no step needs one.
-    pools: Mutex<Vec<Arc<ThreadPool>>>,
-    spare_pool: Option<Arc<ThreadPool>>,
+    /// How many threads one run is given; `None` if no step needs a pool of them.
+    threads: Option<usize>,
 }
 
 /// A graph made ready to run: the model's own, or one inside a node.
@@ -85,16 +85,10 @@ impl NativeSession {
             Program::new(&graph, plan::plan(&graph, &plan_options)?)
         };
         let program = background(compile).unwrap_or_else(|error| Err(no_thread(error)))?;
-        let pools = if program.needs_pool() { options.instances.max(1) } else { 0 };
-        let pools: Vec<_> = (0..pools)
-            .map(|_| Arc::new(ThreadPool::with_num_threads(options.threads.max(1))))
-            .collect();
-        Ok(Self { program, spare_pool: pools.first().cloned(), pools: Mutex::new(pools) })
-    }
-
-    fn take_pool(&self) -> Option<Arc<ThreadPool>> {
-        let mut free = self.pools.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        free.pop()
+        let threads = program.needs_pool().then_some(options.threads.max(1));
+        // Whoever asks first starts the threads; here they get the priority of those that serve.
+        threads.map(pools::take);
+        Ok(Self { program, threads })
     }
 }
 
@@ -169,25 +163,9 @@ impl Program {
 
 impl Session for NativeSession {
     fn run(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, Error> {
-        let Some(spare) = &self.spare_pool else { return self.program.execute(inputs, None) };
-        // More runs side by side than was asked for share a pool.
-        let own = self.take_pool();
-        let pool = own.as_ref().unwrap_or(spare);
-        let _back = own.as_ref().map(|pool| GiveBack { session: self, pool });
-        pool.run(|| self.program.execute(inputs, Some(pool)))
-    }
-}
-
-/// Returns a pool also when a run panics.
-struct GiveBack<'a> {
-    session: &'a NativeSession,
-    pool: &'a Arc<ThreadPool>,
-}
-
-impl Drop for GiveBack<'_> {
-    fn drop(&mut self) {
-        let mut free = self.session.pools.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        free.push(Arc::clone(self.pool));
+        let Some(threads) = self.threads else { return self.program.execute(inputs, None) };
+        let taken = pools::take(threads);
+        taken.pool().run(|| self.program.execute(inputs, Some(taken.pool())))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use model::{ErrorCode, InstanceSettings, Outcome};
 use runtime::Error;
-use serving::{Slo, State};
+use serving::{Observations, Slo, State};
 
 use crate::fake::{Gate, Setup, assigned, infer, request};
 
@@ -24,10 +24,10 @@ async fn answers_and_says_what_it_took() {
 #[tokio::test]
 async fn unknown_models_and_versions_are_named() {
     let server = Setup::default().start().await;
-    let error = server.serving.model("nobody", None).unwrap_err();
+    let error = server.serving.model("nobody", None).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotFound);
     assert_eq!(error.to_string(), "Request for unknown model: 'nobody' is not found");
-    let error = server.serving.model("m", Some("7")).unwrap_err();
+    let error = server.serving.model("m", Some("7")).await.unwrap_err();
     assert_eq!(error.to_string(), "Request for unknown model: 'm' version 7 is not found");
 }
 
@@ -249,7 +249,7 @@ async fn a_version_that_cannot_be_loaded_says_why_and_leaves_its_neighbour_alone
     server.serving.settled().await;
     assert_eq!(server.infer(&[1.0]).await.unwrap(), [2.0]);
     assert!(!server.serving.ready());
-    let error = server.serving.model("m", Some("2")).unwrap_err();
+    let error = server.serving.model("m", Some("2")).await.unwrap_err();
     assert_eq!(error.to_string(), "model 'm' version 2 failed to load: v2 is corrupt");
 }
 
@@ -266,12 +266,12 @@ async fn a_new_version_that_cannot_be_loaded_leaves_the_one_before_it_serving() 
     replace("v2");
     server.serving.settled().await;
     assert_eq!(server.infer(&[1.0]).await.unwrap(), [2.0]);
-    assert!(server.serving.model("m", Some("1")).is_ok());
-    assert!(server.serving.model("m", Some("2")).is_err());
+    assert!(server.serving.model("m", Some("1")).await.is_ok());
+    assert!(server.serving.model("m", Some("2")).await.is_err());
     replace(assigned("2", 1, &InstanceSettings::default()).source.leak());
     server.serving.settled().await;
-    assert!(server.serving.model("m", Some("1")).is_err());
-    assert!(server.serving.model("m", Some("2")).is_ok());
+    assert!(server.serving.model("m", Some("1")).await.is_err());
+    assert!(server.serving.model("m", Some("2")).await.is_ok());
 }
 
 #[tokio::test]
@@ -298,19 +298,21 @@ async fn rows_that_depend_on_each_other_are_found_out_and_never_stacked() {
         Ok(values.iter().map(|v| v / sum).collect())
     });
     let server = Setup { behaviour, ..Setup::default() }.start().await;
-    let info = server.serving.model("m", None).unwrap();
+    let info = server.serving.model("m", None).await.unwrap();
     assert!(!info.signature.batched);
     assert_eq!(server.infer(&[1.0, 3.0]).await.unwrap(), [0.25, 0.75]);
 }
 
 #[tokio::test]
 async fn a_watcher_that_does_not_keep_up_loses_observations_and_never_a_request() {
-    let (sender, mut watcher) = tokio::sync::mpsc::channel(2);
-    let server = Setup { observations: Some(sender), ..Setup::default() }.start().await;
+    let (observations, mut watcher) = Observations::new(2);
+    observations.watch(["m"]);
+    let setup = Setup { observations: Some(observations.clone()), ..Setup::default() };
+    let server = setup.start().await;
     for value in 0..5 {
         server.infer(&[value as f32]).await.unwrap();
     }
-    assert_eq!(server.serving.dropped_observations(), 3);
+    assert_eq!(observations.dropped(), 3);
     let seen = watcher.recv().await.unwrap();
     assert_eq!(seen.outcome, Outcome::Answered);
     assert_eq!(seen.outputs[0].as_slice::<f32>().unwrap(), [0.0]);

@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use model::{ErrorCode, TensorSpec};
 use prost::Message;
-use serving::{Error, ModelInfo, Reply};
+use serving::{Chosen, Error, ModelInfo, Reply, Target};
 use tonic::{Request, Response, Status};
 
 use super::{Call, of_error, trailing};
-use crate::caller::Caller;
 use crate::proto::tensorflow as tf;
 use crate::proto::tensorflow::serving as pb;
 use crate::proto::tensorflow::serving::inference_result::Result as TaskResult;
@@ -20,7 +19,7 @@ use crate::proto::tensorflow::serving::input::Kind as InputKind;
 use crate::proto::tensorflow::serving::model_spec::VersionChoice;
 use crate::proto::tensorflow::serving::prediction_service_server::PredictionService;
 use crate::refusals::invalid;
-use crate::tensorflow::{Choice, SIGNATURE, check_signature, find};
+use crate::tensorflow::{self, Choice, SIGNATURE, check_signature, describe, find};
 use crate::{Api, examples};
 
 pub(super) use models::Models;
@@ -120,8 +119,9 @@ impl PredictionService for Predictions {
             let message = format!("metadata field \"{other}\" is not supported; there is {field}");
             return Err(of_error(invalid(message)));
         }
-        let (_, info) =
-            ready(&self.api, of.model_spec.as_ref(), &Caller::default()).map_err(of_error)?;
+        let (spec, choice) = named(of.model_spec.as_ref()).map_err(of_error)?;
+        let info = describe(&self.api.serving, &spec.name, &choice).await.map_err(of_error)?;
+        check_signature(&spec.signature_name).map_err(of_error)?;
         let signatures = pb::SignatureDefMap {
             signature_def: HashMap::from([(SIGNATURE.into(), signature_def(&info))]),
         };
@@ -144,23 +144,15 @@ fn respond<T>(answer: T, reply: &Reply) -> Response<T> {
 }
 
 async fn predict(api: &Api, request: pb::PredictRequest, call: Call) -> Result<Reply, Error> {
-    let (model, info) = ready(api, request.model_spec.as_ref(), &call.caller)?;
+    let (target, chosen) = choose(api, request.model_spec.as_ref(), call).await?;
     let limit = api.options.max_body_bytes;
     let decode = |(name, tensor): (String, _)| {
         let tensor = tensor::decode(&name, tensor, limit)?;
         Ok((name, tensor))
     };
     let inputs: Result<Vec<_>, Error> = request.inputs.into_iter().map(decode).collect();
-    let request = serving::Request {
-        model,
-        version: Some(info.version.to_string()),
-        key: call.caller.key,
-        inputs: inputs?,
-        outputs: request.output_filter,
-        deadline: call.deadline,
-        ..Default::default()
-    };
-    api.serving.infer(request).await
+    let request = serving::Request { inputs: inputs?, outputs: request.output_filter, ..target };
+    api.serving.answer(chosen, request).await
 }
 
 /// Runs a model on examples; the reply and how many examples there were.
@@ -170,38 +162,36 @@ async fn run_examples(
     input: Option<pb::Input>,
     call: Call,
 ) -> Result<(Reply, usize), Error> {
-    let (model, info) = ready(api, spec, &call.caller)?;
+    let (target, chosen) = choose(api, spec, call).await?;
     let (examples, context) = match input.and_then(|input| input.kind) {
         Some(InputKind::ExampleList(list)) => (list.examples, None),
         Some(InputKind::ExampleListWithContext(list)) => (list.examples, list.context),
         None => (Vec::new(), None),
     };
     let limit = api.options.max_body_bytes;
-    let inputs = examples::inputs(&info.signature, &examples, context.as_ref(), limit)?;
-    // The version whose signature was read, so that another cannot get its inputs.
-    let version = Some(info.version.to_string());
-    let request = serving::Request {
-        model,
-        version,
-        key: call.caller.key,
-        inputs,
-        deadline: call.deadline,
-        ..Default::default()
-    };
-    Ok((api.serving.infer(request).await?, examples.len()))
+    let signature = &chosen.info().signature;
+    let inputs = examples::inputs(signature, &examples, context.as_ref(), limit)?;
+    let request = serving::Request { inputs, ..target };
+    Ok((api.serving.answer(chosen, request).await?, examples.len()))
 }
 
-/// The name of the model that a request means, and the version that is to answer it.
-fn ready(
+/// A request without inputs, and the version that is to answer it.
+async fn choose(
     api: &Api,
     spec: Option<&pb::ModelSpec>,
-    caller: &Caller,
-) -> Result<(String, Arc<ModelInfo>), Error> {
+    call: Call,
+) -> Result<(serving::Request, Chosen), Error> {
     let (spec, choice) = named(spec)?;
-    let choice = choice.or_of(caller)?;
-    let info = find(&api.serving, &spec.name, &choice)?;
+    let choice = choice.or_of(&call.caller)?;
+    let target = Target {
+        model: &spec.name,
+        version: choice.version(),
+        key: call.caller.key.as_deref(),
+        deadline: call.deadline,
+    };
+    let chosen = find(&api.serving, target, &choice).await?;
     check_signature(&spec.signature_name)?;
-    Ok((spec.name.clone(), info))
+    Ok((tensorflow::request(target), chosen))
 }
 
 /// The model and version that a request names.

@@ -19,7 +19,7 @@ use super::{body, json_response, off_the_reactor, segments, v2};
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::server::Body;
-use crate::tensorflow::{Choice, find, states};
+use crate::tensorflow::{self, Choice, describe, find, states};
 use crate::{Api, examples};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub(super) async fn answer(
         }
         (Part::Status, None) if is_get => Ok(models(api)),
         (Part::Status, Some(name)) if is_get => status(api, name, &choice),
-        (Part::Metadata, Some(name)) if is_get => metadata(api, name, &choice),
+        (Part::Metadata, Some(name)) if is_get => metadata(api, name, &choice).await,
         _ => Err(malformed()),
     }
 }
@@ -126,7 +126,14 @@ async fn run(
     let caller = Caller::read(target.headers)?;
     let choice = target.choice.or_of(&caller)?;
     let body = body::read(target.headers, body, &api.options).await?;
-    let info = find(&api.serving, target.name, &choice)?;
+    let of = serving::Target {
+        model: target.name,
+        version: choice.version(),
+        key: caller.key.as_deref(),
+        deadline: v2::deadline(target.headers, target.arrived, None)?,
+    };
+    let chosen = find(&api.serving, of, &choice).await?;
+    let info = chosen.info();
     let decoded = off_the_reactor(body.len(), || -> Result<_, serving::Error> {
         if verb == Verb::Predict {
             let (format, inputs) = request::read_predict(&body, &info.signature)?;
@@ -139,16 +146,8 @@ async fn run(
         Ok((request::Format::Rows, inputs, examples.len()))
     });
     let (format, inputs, rows) = decoded?;
-    let request = serving::Request {
-        model: target.name.to_owned(),
-        // The version that the request was read for; choosing again could find another signature.
-        version: Some(info.version.to_string()),
-        key: caller.key,
-        inputs,
-        deadline: v2::deadline(target.headers, target.arrived, None)?,
-        ..serving::Request::default()
-    };
-    let reply = api.serving.infer(request).await?;
+    let request = serving::Request { inputs, ..tensorflow::request(of) };
+    let reply = api.serving.answer(chosen, request).await?;
     let body = match verb {
         Verb::Predict => reply::write_predict(&reply, format).map_err(Failure::invalid)?,
         Verb::Classify => reply::write_classes(&examples::classifications(&reply, rows)?),
@@ -188,8 +187,8 @@ fn version_status(status: &Status) -> Value {
     })
 }
 
-fn metadata(api: &Api, name: &str, choice: &Choice) -> Result<Response<Body>, Failure> {
-    let info = find(&api.serving, name, choice)?;
+async fn metadata(api: &Api, name: &str, choice: &Choice) -> Result<Response<Body>, Failure> {
+    let info = describe(&api.serving, name, choice).await?;
     let tensors = |specs: &[TensorSpec]| -> Value {
         specs.iter().map(|spec| (spec.name.to_string(), tensor_info(spec))).collect()
     };

@@ -42,12 +42,12 @@ pub(super) fn ready(ready: bool, name: Option<&str>) -> Response<Body> {
     with_status(json_response(&body), status)
 }
 
-pub(super) fn metadata(
+pub(super) async fn metadata(
     api: &Api,
     name: &str,
     version: Option<&str>,
 ) -> Result<Response<Body>, Failure> {
-    let info = api.serving.model(name, version)?;
+    let info = api.serving.model(name, version).await?;
     let tensor = |spec: &TensorSpec| json!({ "name": spec.name, "datatype": spec.datatype, "shape": spec.extents() });
     Ok(json_response(&json!({
         "name": info.name,
@@ -70,12 +70,12 @@ fn ready_versions(api: &Api, name: &str) -> Vec<String> {
 }
 
 /// The configuration as Triton writes it, with every choice made.
-pub(super) fn config(
+pub(super) async fn config(
     api: &Api,
     name: &str,
     version: Option<&str>,
 ) -> Result<Response<Body>, Failure> {
-    let info = api.serving.model(name, version)?;
+    let info = api.serving.model(name, version).await?;
     // Where rows are stacked, Triton leaves the batch out of the dimensions.
     let dims = |spec: &TensorSpec| {
         let extents = spec.extents();
@@ -141,7 +141,7 @@ pub(super) fn statistics(
     let statistics = api.serving.statistics(name, version);
     if let (true, Some(name)) = (statistics.is_empty(), name) {
         // Says which of the two is unknown, model or version.
-        api.serving.model(name, version)?;
+        api.serving.check(name, version)?;
         let message = format!("Request for unknown model: '{name}' has no statistics yet");
         return Err(Failure::new(ErrorCode::NotFound, message));
     }
@@ -152,6 +152,7 @@ pub(super) fn statistics(
 fn model_statistics(statistics: &Statistics) -> Value {
     let count = |count: Count| json!({ "count": count.count, "ns": count.time.as_nanos() as u64 });
     let none = json!({ "count": 0, "ns": 0 });
+    let shadows = statistics.shadows;
     let last = statistics.last_inference.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let batches: Vec<Value> = statistics
         .batches
@@ -182,7 +183,20 @@ fn model_statistics(statistics: &Statistics) -> Value {
             "cache_miss": none,
         },
         "batch_stats": batches,
-        "memory_usage": [],
+        "memory_usage": memory_usage(statistics.memory),
         "response_stats": {},
+        "shadow_stats": {
+            "run": count(shadows.run),
+            "failed": shadows.failed,
+            "dropped": shadows.dropped,
+        },
     })
+}
+
+/// What a version is reckoned to hold; nothing while it is not loaded.
+fn memory_usage(bytes: u64) -> Value {
+    if bytes == 0 {
+        return json!([]);
+    }
+    json!([{ "type": "CPU", "id": 0, "byte_size": bytes }])
 }

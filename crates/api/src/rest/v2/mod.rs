@@ -126,16 +126,18 @@ pub(super) async fn answer(
         Route::Ready => Ok(describe::ready(api.serving.ready(), None)),
         Route::AllStatistics => describe::statistics(api, None, None),
         Route::Model { name, version, part: Part::Metadata } => {
-            describe::metadata(api, name, version)
+            describe::metadata(api, name, version).await
         }
         Route::Model { name, version, part: Part::Ready } => {
-            match api.serving.model(name, version) {
-                Ok(info) => Ok(describe::ready(true, Some(&info.name))),
+            match api.serving.check(name, version) {
+                Ok(()) => Ok(describe::ready(true, Some(name))),
                 Err(error) if error.code() == ErrorCode::NotFound => Err(error.into()),
                 Err(_) => Ok(describe::ready(false, Some(name))),
             }
         }
-        Route::Model { name, version, part: Part::Config } => describe::config(api, name, version),
+        Route::Model { name, version, part: Part::Config } => {
+            describe::config(api, name, version).await
+        }
         Route::Model { name, version, part: Part::Statistics } => {
             describe::statistics(api, Some(name), version)
         }
@@ -173,27 +175,38 @@ async fn infer(api: &Api, target: Target<'_>, body: Incoming) -> Result<Response
     let version = caller.version(target.version)?;
     let body = body::read(target.headers, body, &api.options).await?;
     let size = body.len();
-    let decode = || -> Result<_, Failure> {
-        Ok(match json_length(target.headers, size)? {
-            Some(0) => {
-                let info = api.serving.model(target.name, version.as_deref())?;
-                request::decode_raw(body, &info.signature)?
-            }
-            length => request::decode(&body, length.unwrap_or(size))?,
-        })
-    };
-    let decoded = off_the_reactor(size, decode)?;
-    let request = serving::Request {
+    let length = json_length(target.headers, size)?;
+    let mut request = serving::Request {
         model: target.name.to_owned(),
         version,
         key: caller.key,
+        ..Default::default()
+    };
+    // What is only elements cannot be read without knowing whose they are.
+    let chosen = match length {
+        Some(0) => {
+            request.deadline = deadline(target.headers, target.arrived, None)?;
+            Some(api.serving.choose(request.target()).await?)
+        }
+        _ => None,
+    };
+    let decode = || match &chosen {
+        Some(chosen) => request::decode_raw(body, &chosen.info().signature),
+        None => request::decode(&body, length.unwrap_or(size)),
+    };
+    let decoded = off_the_reactor(size, decode)?;
+    let request = serving::Request {
         id: decoded.id,
         inputs: decoded.inputs,
         outputs: decoded.outputs.iter().map(|wanted| wanted.name.clone()).collect(),
         priority: decoded.priority,
         deadline: deadline(target.headers, target.arrived, decoded.timeout)?,
+        ..request
     };
-    let reply = api.serving.infer(request).await?;
+    let reply = match chosen {
+        Some(chosen) => api.serving.answer(chosen, request).await?,
+        None => api.serving.infer(request).await?,
+    };
     reply::encode(&reply, &decoded.outputs, decoded.binary_outputs)
 }
 
