@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ::registry::{Clock, Registry};
 use api::{Api, Control};
 use rollout::Driver;
-use serving::{Options, Serving, State};
+use serving::{Observations, Options, Serving, State};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -87,9 +87,10 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             let followed = Arc::new(followed);
             let opener = followed.clone();
             let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
-            let (sender, observations) = mpsc::channel(OBSERVATIONS);
-            let serving = Serving::start(options(open, followed.assignments(), Some(sender)))?;
-            let presence = Presence::begin(registry, &listener, &serving, observations)?;
+            let (observations, seen) = Observations::new(OBSERVATIONS);
+            let watched = Some(observations.clone());
+            let serving = Serving::start(options(open, followed.assignments(), watched))?;
+            let presence = Presence::begin(registry, &listener, &serving, (observations, seen))?;
             // The registry is followed anyway.
             spawn_signals(stop, Arc::new(|| Ok(())))?;
             (serving, followed, Some(presence))
@@ -136,11 +137,18 @@ impl Presence {
         registry: Arc<Registry>,
         listener: &TcpListener,
         serving: &Serving,
-        observations: mpsc::Receiver<model::Observation>,
+        (observations, seen): (Observations, mpsc::Receiver<model::Observation>),
     ) -> Result<Self, Failure> {
         let name = registry::made_up_name();
         let driver = Driver::new(registry.clone(), Clock::system(), &*name);
-        tokio::spawn(driver.run(observations));
+        let mut watched = driver.watched();
+        tokio::spawn(async move {
+            // Until the driver is gone.
+            while watched.changed().await.is_ok() {
+                observations.watch(watched.borrow_and_update().iter().cloned());
+            }
+        });
+        tokio::spawn(driver.run(seen));
         let (address, serving) = (listener.local_addr()?.to_string(), serving.clone());
         let (to, named) = (registry.clone(), name.clone());
         let saying =

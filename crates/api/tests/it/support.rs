@@ -120,8 +120,8 @@ pub async fn start_with(options: ApiOptions) -> Server {
         assignments: receiver,
         observations: None,
         slo: None,
-        limits: Default::default(),
         max_queue: 1000,
+        limits: Default::default(),
     })
     .unwrap();
     serving.settled().await;
@@ -144,8 +144,8 @@ pub async fn start_gated(max_queue: usize) -> (Server, Arc<Gate>) {
         assignments: receiver,
         observations: None,
         slo: None,
-        limits: Default::default(),
         max_queue,
+        limits: Default::default(),
     })
     .unwrap();
     serving.settled().await;
@@ -162,6 +162,7 @@ pub async fn start_registry(access: Access, options: ApiOptions) -> Server {
         observations: None,
         slo: None,
         max_queue: 1000,
+        limits: Default::default(),
     })
     .unwrap();
     serve(serving, assignments, Some(access), options).await

@@ -126,6 +126,7 @@ async fn answer(
         observations: None,
         slo: None,
         max_queue: 64,
+        limits: Default::default(),
     })?;
     serving.settled().await;
     if let Some(State::Unavailable(Some(reason))) = serving.status().first().map(|s| &s.state) {
