@@ -3,7 +3,8 @@
 // MODELYARD_BINARY names the binary, MODELYARD_CHROMIUM the browser (/usr/bin/chromium by default).
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
@@ -18,13 +19,15 @@ if (skip) console.error(skip);
 const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
-let server, base, browser;
+let base, browser;
+const servers = [];
 const complaints = [];
 const requests = [];
 
-/** Starts the server and resolves to its address once it answers. */
-async function start() {
-  server = spawn(binary, ["serve", "--port", "0", "--log-format", "json", path.join(root, "samples/wine.onnx")]);
+/** Starts a server and resolves to its address once it answers. */
+async function start(...what) {
+  const server = spawn(binary, ["serve", "--port", "0", "--log-format", "json", ...what]);
+  servers.push(server);
   server.stdout.resume();
   const lines = createInterface({ input: server.stderr });
   const address = await new Promise((resolve, reject) => {
@@ -45,13 +48,13 @@ async function start() {
 before(async () => {
   if (skip) return;
   const playwright = await import("playwright-core");
-  base = await start();
+  base = await start(path.join(root, "samples/wine.onnx"));
   browser = await playwright.chromium.launch({ executablePath: chromium, args: flags });
 });
 
 after(async () => {
   await browser?.close();
-  server?.kill("SIGTERM");
+  for (const server of servers) server.kill("SIGTERM");
 });
 
 async function open(where, options = {}) {
@@ -59,7 +62,7 @@ async function open(where, options = {}) {
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
   page.on("request", (request) => requests.push(request.url()));
-  await page.goto(base + where);
+  await page.goto(new URL(where, base).href);
   return page;
 }
 
@@ -151,6 +154,48 @@ test("pages fit a telephone, in the dark too", { skip }, async () => {
     assert.equal(colour, "rgb(15, 20, 17)");
     await page.close();
   }
+});
+
+test("the registry's pages show versions, traffic and what happened", { skip }, async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "modelyard-"));
+  const shop = await start("--registry", folder);
+  const send = async (method, where, body, type = "application/json") => {
+    const headers = { "content-type": type, "modelyard-by": "ada <b>" };
+    const reply = await fetch(`${shop}/v2/registry/models/wine${where}`, { method, headers, body });
+    assert.ok(reply.ok, await reply.text());
+  };
+  const wine = readFileSync(path.join(root, "samples/wine.onnx"));
+  for (const query of ["?alias=champion&reason=first", "?alias=candidate"]) {
+    await send("POST", `/versions${query}`, wine, "application/octet-stream");
+  }
+  const plot = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 40"><script>document.title="bad"</script><path d="M0 40L80 0" stroke="red"/></svg>';
+  await send("PUT", "/traffic", JSON.stringify({
+    shares: [{ version: 1, share: 95 }, { version: 2, share: 5 }],
+    reason: "canary", evidence: { error_rate: 0.012, plot, interval: [0.01, 0.02] },
+  }));
+  const page = await open(`${shop}/registry`);
+  assert.match(await page.textContent('[data-model="wine"]'), /champion → 1/);
+  await page.click("text=wine");
+  assert.equal(await page.textContent("h1"), "wine");
+  assert.equal(await page.locator("[data-version]").count(), 2);
+  assert.match(await page.textContent(".legend"), /version 1 95%.*version 2 5%/s);
+  const first = page.locator(".history li").first();
+  assert.match(await first.textContent(), /Traffic split: version 1 95%, version 2 5%.*ada <b>.*canary.*0\.012/s);
+  await page.waitForFunction(() => document.querySelector(".plot").naturalWidth > 0);
+  assert.equal(await page.title(), "wine");
+  await page.click("summary");
+  assert.match(await first.locator("pre").textContent(), /interval/);
+  const small = await open(`${shop}/registry/wine`, { viewport: { width: 380, height: 800 }, colorScheme: "dark" });
+  const overflow = await small.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overflow <= 0, `the registry's page is ${overflow} pixels too wide`);
+  await small.close();
+  await page.close();
+  const trial = await open(`${shop}/docs`);
+  await trial.waitForSelector("#trial:not([hidden])");
+  await trial.close();
+  const own = requests.filter((url) => url.startsWith(shop) || url.startsWith("data:image/svg+xml"));
+  own.forEach((url) => requests.splice(requests.indexOf(url), 1));
+  rmSync(folder, { recursive: true, force: true });
 });
 
 test("controls have names, nothing came from outside, nothing was blocked", { skip }, async () => {

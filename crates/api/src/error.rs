@@ -40,6 +40,8 @@ pub fn grpc_code(code: ErrorCode) -> Code {
 pub(crate) struct Failure {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
+    /// What it is in the table, unless it is HTTP's alone.
+    pub(crate) code: Option<ErrorCode>,
     pub(crate) retry_after: Option<Duration>,
     /// The methods that a 405 says would have worked.
     pub(crate) allow: Option<&'static str>,
@@ -48,12 +50,12 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(http_status(code)).expect("the table has real statuses");
-        Self::status(status, message)
+        Self { code: Some(code), ..Self::status(status, message) }
     }
 
     /// A failure that only HTTP knows, such as 413.
     pub(crate) fn status(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after: None, allow: None }
+        Self { status, message: message.into(), code: None, retry_after: None, allow: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -110,7 +112,10 @@ impl From<registry::Error> for Failure {
 
 impl axum::response::IntoResponse for Failure {
     fn into_response(self) -> axum::response::Response {
-        Self::into_response(self).map(axum::body::Body::new)
+        let mut response = Self::into_response(self.clone()).map(axum::body::Body::new);
+        // For whoever says it in the words of another protocol.
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

@@ -104,6 +104,7 @@ fn try_it(bytes: &[u8]) {
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
         rest::fuzz::path(text);
+        rest::fuzz::registry(text);
         grpc::fuzz::timeout(text);
     }
 }
@@ -122,6 +123,10 @@ fn seeds() -> Vec<Vec<u8>> {
         r#"{"examples":[{"x":[1,2,3],"other":{}},{"x":[4,5.5,6]},{}],"context":{"x":[7,8,9]}}"#,
         "/v2/models/a%20b/versions/v%C3%A9/infer",
         "20000000u",
+        "name LIKE 'fr%' AND tags.`a b` != 'x''y' AND version_number >= 4 AND name IN ('a', \"b\")",
+        "mlflow-artifacts://host/upload/model/data",
+        "md5=:AAAA:, sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:",
+        r#"{"upload":"u","main":"a/b.onnx","alias":"c","lineage":{"parent":3},"metadata":{"k":"v"},"evidence":[1]}"#,
     ]
     .map(|text| text.as_bytes().to_vec())
     .into();

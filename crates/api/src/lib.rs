@@ -17,20 +17,23 @@ mod repository;
 mod rest;
 mod server;
 mod tensorflow;
+mod uploads;
 
 pub mod proto;
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ::registry::Registry;
+use ::registry::{Draft, Registry};
 use model::ErrorCode;
 use serving::Serving;
 
 pub use error::{TABLE, grpc_code, http_status};
 pub use server::serve;
+pub use uploads::Uploads;
 
 /// What every protocol answers from. Cheap to clone.
 #[derive(Clone)]
@@ -50,9 +53,18 @@ pub struct Api {
 pub struct Access {
     /// Empty for as long as it has not answered.
     pub registry: Arc<OnceLock<Arc<Registry>>>,
+    /// Opens what callers upload.
+    pub examine: Examine,
+    /// Where what they upload lies until it is published.
+    pub uploads: Uploads,
     /// Whether callers may change it and fetch files from it.
     pub open_to_callers: bool,
 }
+
+/// Opens a model file, or a folder with one, as untrusted bytes: what is found in it is the draft of
+/// a version of the model with this name. Blocks.
+pub type Examine =
+    Arc<dyn Fn(&str, &Path) -> Result<Draft, (ErrorCode, String)> + Send + Sync + 'static>;
 
 /// Names and limits of a server. Every limit bounds what one client can hold.
 #[derive(Clone, Debug)]

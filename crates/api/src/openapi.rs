@@ -4,6 +4,8 @@
 //! A pure function of what serving says is running.
 
 use hyper::header::HeaderName;
+pub(crate) mod registry;
+
 use model::{DataType, Dimension, ErrorCode, Signature, TensorSpec};
 use serde_json::{Map, Value, json};
 use serving::{ModelInfo, Status};

@@ -80,6 +80,8 @@ struct Shared {
     grpc: axum::Router,
     /// Answers what is below `/v2/registry`.
     registry: axum::Router,
+    /// Answers what MLflow's clients ask.
+    mlflow: axum::Router,
     /// Answers whatever is neither gRPC nor an inference protocol.
     pages: axum::Router,
 }
@@ -101,6 +103,7 @@ pub async fn serve(
     let shared = Arc::new(Shared {
         grpc: grpc::routes(&api),
         registry: rest::registry::router(&api),
+        mlflow: rest::mlflow::router(&api),
         pages: pages::router(&api).fallback(no_page),
         api,
     });
@@ -208,6 +211,7 @@ async fn answer(
     let router = match is_grpc(&request) {
         true => &shared.grpc,
         false if is_registry => &shared.registry,
+        false if rest::mlflow::understands(path) => &shared.mlflow,
         false => &shared.pages,
     };
     let response = match router.clone().oneshot(request.map(axum::body::Body::new)).await {

@@ -52,6 +52,9 @@ pub struct Raw {
     /// The largest body of a request, such as 64MiB
     #[arg(long, value_name = "SIZE", help_heading = "Network")]
     pub max_body_size: Option<String>,
+    /// The most bytes of uploads that wait to be published, such as 16GiB
+    #[arg(long, value_name = "SIZE", help_heading = "Network")]
+    pub max_upload_size: Option<String>,
     /// The most connections at once [default: 8192]
     #[arg(long, value_name = "COUNT", help_heading = "Network")]
     pub max_connections: Option<usize>,
@@ -109,6 +112,8 @@ pub struct Config {
     pub listen: SocketAddr,
     pub grpc_listen: Option<SocketAddr>,
     pub model_control: bool,
+    /// The most bytes of uploads that wait to be published.
+    pub upload_bytes: u64,
     pub defaults: Defaults,
     pub slo: Option<Slo>,
     pub max_queue: usize,
@@ -148,6 +153,7 @@ impl Raw {
             model_control: self.model_control.or(other.model_control),
             server_name: self.server_name.or(other.server_name),
             max_body_size: self.max_body_size.or(other.max_body_size),
+            max_upload_size: self.max_upload_size.or(other.max_upload_size),
             max_connections: self.max_connections.or(other.max_connections),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             engine: self.engine.or(other.engine),
@@ -206,6 +212,10 @@ impl Raw {
             grpc_listen: self.grpc_port.map(|port| SocketAddr::new(listen.ip(), port)),
             listen,
             model_control: self.model_control.unwrap_or(is_local),
+            upload_bytes: match &self.max_upload_size {
+                Some(size) => flag("max-upload-size", size, parse_size)? as u64,
+                None => 16 << 30,
+            },
             defaults: Defaults {
                 settings: InstanceSettings {
                     engine: self.engine,

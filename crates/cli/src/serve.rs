@@ -96,9 +96,13 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             (serving, followed, Some(presence))
         }
     };
-    let registry = presence
-        .as_ref()
-        .map(|presence| registry::access(presence.registry.clone(), config.model_control));
+    let registry = match &presence {
+        Some(presence) => {
+            let registry = presence.registry.clone();
+            Some(registry::access(registry, config.model_control, config.upload_bytes)?)
+        }
+        None => None,
+    };
     let api = Api { serving: serving.clone(), control, registry, options: config.api };
     for listener in [Some(&listener), second.as_ref()].into_iter().flatten() {
         tracing::info!(address = %format!("http://{}", listener.local_addr()?), "listening");

@@ -17,6 +17,7 @@ use crate::{By, Clock, Error, Result};
 
 const TABLES: &str = include_str!("migrations/1-tables.sql");
 const ROLLOUTS: &str = include_str!("migrations/3-rollouts.sql");
+const NOTES: &str = include_str!("migrations/4-notes.sql");
 const APPEND_ONLY_SQLITE: &str = include_str!("migrations/2-append-only.sqlite.sql");
 const APPEND_ONLY_POSTGRES: &str = include_str!("migrations/2-append-only.postgres.sql");
 
@@ -147,6 +148,7 @@ impl Database {
             migration(1, "tables", TABLES),
             migration(2, "append-only", append_only),
             migration(3, "rollouts", ROLLOUTS),
+            migration(4, "notes", NOTES),
         ]);
         match self.kind {
             Kind::Postgres => {

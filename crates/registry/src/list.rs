@@ -94,6 +94,29 @@ impl Registry {
         Ok(Page::cut(records, limit, |record| record.sequence))
     }
 
+    /// At most `limit` records of a model's history, newest first, that come before this one.
+    pub async fn history_before(
+        &self,
+        model: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Page<Record, u64>> {
+        let mut read = self.database.read().await?;
+        if known(&mut read, model).await?.is_none() {
+            return Err(no_model(model));
+        }
+        let statement = "SELECT * FROM history WHERE model = $1 AND sequence < $2 \
+                         ORDER BY sequence DESC LIMIT $3";
+        let rows = sqlx::query(statement)
+            .bind(model)
+            .bind(before.map_or(Ok(i64::MAX), signed)?)
+            .bind(one_more(limit))
+            .fetch_all(&mut *read)
+            .await?;
+        let records = rows.iter().map(record).collect::<Result<Vec<_>>>()?;
+        Ok(Page::cut(records, limit, |record| record.sequence))
+    }
+
     /// A model in the list of all, and what it is now.
     pub async fn model(&self, model: &str) -> Result<Model> {
         let mut read = self.database.read().await?;

@@ -88,7 +88,7 @@ pub fn check_key(key: &str) -> Result<()> {
 
 /// Whether a name can be that of a file in a version: a relative path without `..`, each part a
 /// name.
-pub(crate) fn check_file(path: &str) -> Result<()> {
+pub fn check_file(path: &str) -> Result<()> {
     path.split('/').try_for_each(|part| check("file", part))
 }
 

@@ -14,7 +14,7 @@ use crate::database::{Change, Database, signed, unsigned};
 use crate::names::{CHAMPION, Reference, Selector, check_alias, check_model};
 use crate::state::{Event, Former, ModelState, Record, Share, Stage};
 use crate::version::{self, Description, File, Model, SUMMARY, Summary, Version};
-use crate::{Clock, Error, Location, Result, database, rollouts};
+use crate::{Clock, Error, Location, Result, database, notes, rollouts};
 
 /// Who changes something, and why.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -443,6 +443,9 @@ async fn write(
                 .await?;
             write_reign(connection, model, state).await?;
         }
+        Event::Announced { .. } | Event::Noted { .. } => {
+            notes::write(connection, model, event).await?;
+        }
         Event::StageMoved { version, to, .. } => {
             let update =
                 "UPDATE versions SET stage = $1, moved = $2 WHERE model = $3 AND number = $4";
@@ -519,6 +522,8 @@ pub(crate) async fn state(connection: &mut AnyConnection, model: &str) -> Result
     state.aliases = aliases(connection, Some(model)).await?.remove(model).unwrap_or_default();
     state.traffic = traffic(connection, Some(model)).await?.remove(model).unwrap_or_default();
     state.former = formers(connection, Some(model)).await?.remove(model);
+    state.announced = notes::announced(connection, model).await?;
+    state.notes = notes::notes(connection, Some(model)).await?.remove(model).unwrap_or_default();
     state.rollout = rollouts::row(connection, model).await?.map(|rollout| rollout.underway());
     Ok(state)
 }

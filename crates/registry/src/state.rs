@@ -146,6 +146,20 @@ pub enum Event {
         /// The champion from now on.
         champion: u64,
     },
+    /// Somebody said that there will be versions of this name, or that there will not.
+    Announced {
+        /// Whether there will.
+        announced: bool,
+    },
+    /// A note was written about the model or a version, or taken away.
+    Noted {
+        /// The version; none if it is about the model.
+        version: Option<u64>,
+        /// What the note is called.
+        key: String,
+        /// What it says from now on; none if it is taken away.
+        value: Option<String>,
+    },
     /// A version moved to another stage of its life.
     StageMoved {
         /// The version.
@@ -213,6 +227,12 @@ pub struct ModelState {
     /// The champion before this one.
     #[serde(default)]
     pub former: Option<Former>,
+    /// Whether somebody said that there will be versions.
+    #[serde(default)]
+    pub announced: bool,
+    /// The notes about each version, and under 0 about the model itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<u64, BTreeMap<String, String>>,
 }
 
 impl ModelState {
@@ -239,6 +259,13 @@ impl ModelState {
             Event::RolloutPaused { paused } => self.pause_rollout(*paused),
             Event::RolloutEnded { outcome, champion } => {
                 self.end_rollout(*outcome, *champion, time)
+            }
+            Event::Announced { announced } => {
+                self.announced = *announced;
+                Ok(())
+            }
+            Event::Noted { version, key, value } => {
+                self.write_note(*version, key, value.as_deref())
             }
             Event::StageMoved { version, from, to } => self.move_stage(*version, *from, *to),
         }
@@ -268,6 +295,37 @@ impl ModelState {
     /// The number that the next version gets.
     pub fn next_number(&self) -> u64 {
         self.versions.keys().next_back().map_or(1, |last| last + 1)
+    }
+
+    /// Whether it has a version that is not deleted, or is announced.
+    pub fn is_there(&self) -> bool {
+        let is_kept = |stage: &Stage| matches!(stage, Stage::Active | Stage::Archived);
+        self.announced || self.versions.values().any(is_kept)
+    }
+
+    fn write_note(&mut self, version: Option<u64>, key: &str, value: Option<&str>) -> Result<()> {
+        if let Some(version) = version {
+            self.stage(version)?;
+        }
+        check_note(key, value)?;
+        let number = version.unwrap_or(0);
+        let notes = self.notes.entry(number).or_default();
+        let result = match value {
+            Some(_) if notes.len() >= MOST_NOTES && !notes.contains_key(key) => Err(Error::new(
+                model::ErrorCode::ResourceExhausted,
+                format!("there are {MOST_NOTES} notes already; take others away first"),
+            )),
+            Some(value) => {
+                notes.insert(key.to_owned(), value.to_owned());
+                Ok(())
+            }
+            None if notes.remove(key).is_some() => Ok(()),
+            None => Err(Error::not_found(format!("there is no note \"{key}\""))),
+        };
+        if notes.is_empty() {
+            self.notes.remove(&number);
+        }
+        result
     }
 
     fn publish(&mut self, version: u64) -> Result<()> {
@@ -548,6 +606,28 @@ pub fn before_champion<'a>(history: impl IntoIterator<Item = &'a Record>) -> Opt
         }
     }
     champions.len().checked_sub(2).map(|place| champions[place])
+}
+
+/// The most notes about one version, or about a model.
+const MOST_NOTES: usize = 1_000;
+
+/// Whether a note can be called so, and say this.
+fn check_note(key: &str, value: Option<&str>) -> Result<()> {
+    let problem = if key.is_empty() {
+        "is empty"
+    } else if key.len() > 255 {
+        "is longer than 255 bytes"
+    } else if key.chars().any(char::is_control) {
+        "has control characters"
+    } else if value.is_some_and(|value| value.len() > 100_000) {
+        "says more than 100,000 bytes"
+    } else if value.is_some_and(|value| value.contains('\0')) {
+        "has a zero byte in its text"
+    } else {
+        return Ok(());
+    };
+    let shown: String = key.chars().take(80).collect();
+    Err(Error::invalid(format!("the note \"{}\" {problem}", shown.escape_default())))
 }
 
 fn shown(version: Option<u64>) -> String {

@@ -195,7 +195,7 @@ fn tensor_html(spec: &TensorSpec) -> String {
     )
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes as f64 {
         n if n < 1e3 => format!("{bytes} bytes"),
         n if n < 1e6 => format!("{:.1} kB", n / 1e3),
@@ -212,7 +212,7 @@ fn time(time: Duration) -> String {
 }
 
 /// Text that may stand in HTML's text and in a quoted attribute.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

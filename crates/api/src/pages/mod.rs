@@ -1,7 +1,8 @@
 //! What the server shows of itself: `/` says what is running, `/docs` tries it out, and
-//! `/openapi.json` describes it for programs. Nothing is loaded from anywhere else.
+//! `/registry` shows the models that it could serve; `/openapi.json` describes it for programs. Nothing is loaded from anywhere else.
 
 mod index;
+mod registry;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ const JSON: &str = "application/json";
 
 /// Scripts and styles come from the server's own files and nowhere else, so text that comes from a
 /// model's file could not run even if it got into a page unescaped.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The files of the pages: path, content type, contents.
@@ -36,7 +37,11 @@ const ASSETS: [(&str, &str, &str); 5] = [
 
 /// Routes of the pages.
 pub(crate) fn router(api: &Arc<Api>) -> Router {
-    let mut router = Router::new().route("/", get(index)).route("/openapi.json", get(description));
+    let mut router = Router::new()
+        .route("/", get(index))
+        .route("/registry", get(registry::models))
+        .route("/registry/{model}", get(registry::model))
+        .route("/openapi.json", get(description));
     for (path, content_type, contents) in ASSETS {
         router = router.route(path, get(move || async move { page(content_type, contents) }));
     }
@@ -61,7 +66,10 @@ async fn index(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
 async fn description(State(api): State<Arc<Api>>) -> Response {
     let options = &api.options;
     let models = api.serving.status();
-    let document = openapi::document(&options.server_name, &options.server_version, &models);
+    let mut document = openapi::document(&options.server_name, &options.server_version, &models);
+    if api.registry.is_some() {
+        openapi::registry::describe(&mut document);
+    }
     page(JSON, document.to_string())
 }
 

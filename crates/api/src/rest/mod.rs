@@ -3,6 +3,7 @@
 mod binary;
 mod body;
 mod json;
+pub(crate) mod mlflow;
 pub(crate) mod registry;
 mod tfs;
 mod v2;
@@ -109,6 +110,12 @@ pub(crate) mod fuzz {
 
     pub(crate) fn path(text: &str) {
         let _ = super::segments(text);
+    }
+
+    /// What describes searches, sources and digests, and bodies that describe a change.
+    pub(crate) fn registry(text: &str) {
+        super::mlflow::fuzz(text);
+        super::registry::fuzz(text);
     }
 }
 

@@ -1,15 +1,17 @@
 //! The registry over REST, on a real one in a folder.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use api::{Access, ApiOptions};
+use api::{Access, ApiOptions, Uploads};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use model::{Format, Manifest, Signature};
+use model::{ErrorCode, Format, Manifest, Signature};
 use registry::{By, Clock, Draft, Location, Registry, Source};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{Answer, Server, start_registry};
 
@@ -36,8 +38,7 @@ impl Shop {
     async fn start_with(open_to_callers: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = open(folder.path()).await;
-        let access =
-            Access { registry: Arc::new(OnceLock::from(registry.clone())), open_to_callers };
+        let access = access(OnceLock::from(registry.clone()), open_to_callers, 1 << 20);
         let server = start_registry(access, ApiOptions::default()).await;
         Self { server, registry, folder }
     }
@@ -66,6 +67,28 @@ impl Shop {
         let headers = [JSON, ("modelyard-by", "bo")];
         let path = format!("/v2/registry{path}");
         self.server.send(method, &path, &headers, body.to_string().as_bytes()).await
+    }
+}
+
+/// Opens whatever does not say that it is broken; a folder has the model `model.onnx` in it.
+fn examine(model: &str, path: &Path) -> Result<Draft, (ErrorCode, String)> {
+    let path = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
+    let refused = |why: String| (ErrorCode::InvalidArgument, format!("{}: {why}", path.display()));
+    let bytes = std::fs::read(&path).map_err(|error| refused(error.to_string()))?;
+    if bytes.starts_with(b"broken") {
+        return Err(refused("it is not an ONNX model".to_owned()));
+    }
+    let (size, name) = (bytes.len() as u64, path.file_name().unwrap().to_str().unwrap().to_owned());
+    let manifest = Manifest::new(Format::Onnx, hex(&bytes), size, Signature::default());
+    Ok(Draft::new(model, manifest, name, Source::Path(path)))
+}
+
+fn access(registry: OnceLock<Arc<Registry>>, open_to_callers: bool, limit: u64) -> Access {
+    Access {
+        registry: Arc::new(registry),
+        examine: Arc::new(examine),
+        uploads: Uploads::new(tempfile::tempdir().unwrap(), limit),
+        open_to_callers,
     }
 }
 
@@ -358,7 +381,7 @@ async fn without_a_registry_the_paths_say_so() {
     assert_eq!(answer.status, 404);
     assert!(answer.error().contains("--registry"), "{}", answer.error());
 
-    let access = Access { registry: Arc::new(OnceLock::new()), open_to_callers: true };
+    let access = access(OnceLock::new(), true, 1 << 20);
     let server = start_registry(access, ApiOptions::default()).await;
     let answer = server.get("/v2/registry/models").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
@@ -377,4 +400,160 @@ async fn models_have_names_in_any_script() {
         .map(|model| model["name"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(names, ["größe".to_owned()].into());
+}
+
+impl Shop {
+    /// Sends bytes.
+    async fn put(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let headers = [&[("content-type", "application/octet-stream")], headers].concat();
+        self.server.send(method, &format!("/v2/registry{path}"), &headers, body).await
+    }
+
+    async fn upload(&self, path: &str, body: &[u8]) {
+        let answer = self.put("PUT", &format!("/uploads/{path}"), &[], body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        assert_eq!(answer.json()["digest"], hex(body));
+    }
+
+    /// How many versions a model has.
+    async fn count(&self, model: &str) -> usize {
+        self.registry.versions(model).await.map_or(0, |versions| versions.len())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_in_the_body_becomes_a_version() {
+    let shop = Shop::start().await;
+    let path = "/models/fraud/versions?alias=champion&meta.auc=0.93&commit=abc&reason=weekly";
+    let by = [("modelyard-by", "bo")];
+    let first = shop.put("POST", path, &by, b"weights").await;
+    assert_eq!(first.status, 201, "{}", first.text());
+    assert_eq!(first.header("location"), Some("/v2/registry/models/fraud/versions/1"));
+    let version = shop.get("/models/fraud/aliases/champion").await;
+    assert_eq!(version, first.json());
+    assert_eq!((&version["who"], &version["metadata"]["auc"]), (&json!("bo"), &json!("0.93")));
+    assert_eq!(
+        (&version["lineage"]["commit"], &version["main"]),
+        (&json!("abc"), &json!("model.onnx"))
+    );
+    let history = shop.get("/models/fraud/history").await;
+    assert_eq!(history["history"][0]["reason"], "weekly");
+
+    let digest = STANDARD.encode(Sha256::digest(b"other"));
+    let right = format!("sha-256=:{digest}:");
+    for header in ["repr-digest", "content-digest"] {
+        let path = "/models/fraud/versions";
+        let sent = shop.put("POST", path, &[(header, &right)], b"other").await;
+        assert_eq!(sent.status, 201, "{}", sent.text());
+        let wrong = shop.put("POST", path, &[(header, &right)], b"otter").await;
+        assert_eq!(wrong.status, 400);
+        assert!(wrong.error().contains("digest of what arrived"), "{}", wrong.error());
+        let odd = shop.put("POST", path, &[(header, "md5=:AAAA:")], b"other").await;
+        assert!(odd.error().contains("expected sha-256"), "{}", odd.error());
+    }
+    let asked = format!("/models/fraud/versions?digest={}", hex(b"x"));
+    assert_eq!(shop.put("POST", &asked, &[], b"y").await.status, 400);
+    assert_eq!(shop.put("POST", &asked, &[], b"x").await.status, 201);
+    assert_eq!(shop.count("fraud").await, 4);
+    assert_eq!(shop.get("/check?bytes=true").await["consistent"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_files_are_uploaded_and_then_published() {
+    let shop = Shop::start().await;
+    shop.upload("mine/model.onnx", b"weights").await;
+    shop.upload("mine/extra/words.txt", b"a b c").await;
+    let files = shop.get("/uploads/mine").await;
+    assert_eq!(files["files"][0], json!({ "file": "extra/words.txt", "size": 5 }));
+    let about = json!({ "upload": "mine", "card": "# Fraud", "alias": "candidate",
+        "lineage": { "data": "sha256:12" }, "metadata": { "team": "risk" }, "reason": "weekly" });
+    let published = shop.send("POST", "/models/fraud/versions", about.clone()).await;
+    assert_eq!(published.status, 201, "{}", published.text());
+    let names: Vec<String> = published.json()["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| {
+            format!("{} {}", file["name"].as_str().unwrap(), file["kind"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(names, ["card.md attachment", "extra/words.txt attachment", "model.onnx model"]);
+    let words = shop.server.get("/v2/registry/models/fraud/versions/1/files/extra/words.txt").await;
+    assert_eq!(words.body, b"a b c");
+    // What has been published is no longer waiting.
+    assert_eq!(shop.send("POST", "/models/fraud/versions", about).await.status, 404);
+
+    shop.upload("sub/data/model.onnx", b"deep").await;
+    let about = json!({ "upload": "sub", "main": "data/model.onnx" });
+    let published = shop.send("POST", "/models/fraud/versions", about).await;
+    assert_eq!(published.json()["main"], "data/model.onnx", "{}", published.text());
+    shop.upload("none/readme.txt", b"x").await;
+    assert_eq!(shop.server.send("DELETE", "/v2/registry/uploads/none", &[], b"").await.status, 200);
+    assert_eq!(shop.server.get("/v2/registry/uploads/none").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_whole_or_no_model_becomes_no_version() {
+    let shop = Shop::start().await;
+    let versions = "/models/fraud/versions";
+    let broken = shop.put("POST", versions, &[], b"broken").await;
+    assert_eq!((broken.status, &*broken.error()), (400, "model.onnx: it is not an ONNX model"));
+    for (path, says) in [
+        ("/models/fraud/versions?file=..%2fx", "dot"),
+        ("/models/fraud/versions?file=%2fetc%2fpasswd", "empty"),
+        ("/models/fraud/versions?file=a%00b", "characters other"),
+        ("/models/..%2fx/versions", "dot"),
+        ("/models/fraud/versions?alias=7", "is a number"),
+        ("/models/fraud/versions?parent=9", "does not exist"),
+        ("/models/fraud/versions?parent=x", "expected a number"),
+        ("/models/fraud/versions?size=3", "expected one of"),
+        ("/models/fraud/versions?digest=12", "64 hexadecimal digits"),
+    ] {
+        let answer = shop.put("POST", path, &[], b"weights").await;
+        assert!((400..=404).contains(&answer.status), "{path}: {}", answer.text());
+        assert!(answer.error().contains(says), "{path}: {}", answer.error());
+    }
+    for (path, says) in [
+        ("/uploads/..%2f..%2fx/model.onnx", "dot"),
+        ("/uploads/mine/..%2f..%2fx", "dot"),
+        ("/uploads/mine/a%2f%2fb", "empty"),
+        ("/uploads/mine/.hidden", "dot"),
+        ("/uploads/.scratch/x", "dot"),
+    ] {
+        let answer = shop.put("PUT", path, &[], b"x").await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        assert!(answer.error().contains(says), "{path}: {}", answer.error());
+    }
+    shop.upload("mine/model.onnx", b"weights").await;
+    let inside = shop.put("PUT", "/uploads/mine/model.onnx/inside", &[], b"x").await;
+    assert_eq!(inside.status, 400, "{}", inside.text());
+    shop.upload("mine/model.pkl", b"code").await;
+    let pickle = shop.send("POST", versions, json!({ "upload": "mine" })).await;
+    assert_eq!(pickle.status, 501);
+    assert!(pickle.error().contains("model.pkl"), "{}", pickle.error());
+    let huge = vec![0; 2 << 20];
+    let large = shop.put("POST", versions, &[], &huge).await;
+    assert_eq!(large.status, 413, "{}", large.text());
+
+    // A sender that goes away in the middle.
+    let mut stream = shop.server.connect().await;
+    let head = b"POST /v2/registry/models/fraud/versions HTTP/1.1\r\nhost: localhost\r\n\
+        content-type: application/octet-stream\r\ncontent-length: 1000\r\n\r\nhalf of it";
+    stream.write_all(head).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answer = crate::support::read_answer(&mut stream, false).await;
+    assert!(answer.is_none_or(|answer| answer.status == 400));
+    // And one that ends a chunked body without its last chunk.
+    let mut stream = shop.server.connect().await;
+    let head = b"POST /v2/registry/models/fraud/versions HTTP/1.1\r\nhost: localhost\r\n\
+        content-type: application/octet-stream\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    stream.write_all(head).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answer = crate::support::read_answer(&mut stream, false).await;
+    assert!(answer.is_none_or(|answer| answer.status == 400));
+    assert_eq!(shop.count("fraud").await, 0);
+    assert!(shop.registry.models().await.unwrap().is_empty());
+    // What was held for all that is free again.
+    let most = vec![1; (1 << 20) - 100];
+    assert_eq!(shop.put("POST", versions, &[], &most).await.status, 201);
 }

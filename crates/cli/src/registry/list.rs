@@ -292,6 +292,17 @@ pub fn told(record: &Record) -> String {
             let outcome = outcome.as_str().replace('_', " ");
             format!("rollout: {outcome}; champion: {champion}")
         }
+        Event::Announced { announced: true } => "announced".to_owned(),
+        Event::Announced { announced: false } => "no longer announced".to_owned(),
+        Event::Noted { version, key, value } => {
+            let what = version.map_or("model".to_owned(), |version| format!("version {version}"));
+            match value {
+                Some(value) => {
+                    format!("{what}: {key} = {}", value.chars().take(40).collect::<String>())
+                }
+                None => format!("{what}: {key} taken away"),
+            }
+        }
         Event::StageMoved { version, to, .. } => format!("version {version} {}", to.as_str()),
     }
 }

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ::registry::{Draft, FileKind, Lineage, Progress, Source};
+use model::Package;
 use sha2::{Digest, Sha256};
 
 use super::place::{Author, Place};
@@ -69,16 +70,7 @@ pub fn push(args: Push) -> Result<(), Failure> {
 impl Push {
     fn draft(&self) -> Result<Draft, Failure> {
         let package = import::open(&self.path).map_err(|e| Failure::coded(e.code(), &e))?;
-        let path = package.path.clone().unwrap_or_else(|| self.path.clone());
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let main = name_of(&path)?;
-        let manifest = package.manifest.as_ref().clone();
-        let mut draft = Draft::new(&self.name, manifest, main, Source::Path(path.clone()));
-        for location in &package.external {
-            let plain = location.trim_start_matches("./").to_owned();
-            let source = Source::Path(folder.join(location));
-            draft.files.insert(plain, (FileKind::Model, source));
-        }
+        let mut draft = draft_of(&self.name, &package, &self.path)?;
         if let Some(card) = &self.card {
             let source = Source::Path(card.clone());
             let before = draft.files.insert("card.md".into(), (FileKind::Attachment, source));
@@ -95,6 +87,21 @@ impl Push {
         };
         Ok(draft)
     }
+}
+
+/// The files of a package that was opened at a path, as a version of a model.
+pub fn draft_of(model: &str, package: &Package, path: &Path) -> Result<Draft, Failure> {
+    let path = package.path.clone().unwrap_or_else(|| path.to_owned());
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let main = name_of(&path)?;
+    let manifest = package.manifest.as_ref().clone();
+    let mut draft = Draft::new(model, manifest, main, Source::Path(path.clone()));
+    for location in &package.external {
+        let plain = location.trim_start_matches("./").to_owned();
+        let source = Source::Path(folder.join(location));
+        draft.files.insert(plain, (FileKind::Model, source));
+    }
+    Ok(draft)
 }
 
 fn name_of(path: &Path) -> Result<String, Failure> {

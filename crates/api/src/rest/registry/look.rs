@@ -62,6 +62,7 @@ pub(super) async fn model(Look(registry): Look, Names(model): Names<String>) -> 
     let mut found = value!(found);
     found["traffic"] = value!(state.traffic);
     found["assigned"] = value!(state.assigned(Timestamp::MAX));
+    found["notes"] = value!(state.notes.get(&0).cloned().unwrap_or_default());
     Ok(json(&found))
 }
 

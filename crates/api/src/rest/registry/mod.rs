@@ -1,8 +1,9 @@
 //! The registry over REST: every verb of the command line has its endpoint below `/v2/registry`.
 
 mod change;
-mod extract;
-mod look;
+pub(crate) mod extract;
+pub(super) mod look;
+pub(super) mod publish;
 mod rollout;
 
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
     let routes = Router::new()
         .route("/models", get(look::models))
         .route("/models/{model}", get(look::model))
-        .route("/models/{model}/versions", get(look::versions))
+        .route("/models/{model}/versions", get(look::versions).post(publish::publish))
         .route(version, get(look::version))
         .route(&format!("{version}/files/{{*file}}"), get(look::file))
         .route(&format!("{version}/archive"), post(change::archive))
@@ -55,6 +56,8 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .route("/models/{model}/rollback", post(rollout::roll_back))
         .route("/rollouts", get(rollout::all))
         .route("/servers", get(rollout::servers))
+        .route("/uploads/{upload}", get(publish::list_files).delete(publish::remove_upload))
+        .route("/uploads/{upload}/{*file}", put(publish::put_file))
         .route("/check", get(look::check))
         .route("/collect", post(change::collect))
         .fallback(nothing)
@@ -82,4 +85,10 @@ pub(super) fn json(value: &impl serde::Serialize) -> Response {
             IntoResponse::into_response(Failure::new(ErrorCode::Internal, error.to_string()))
         }
     }
+}
+
+#[cfg(test)]
+pub(super) fn fuzz(text: &str) {
+    let _ = publish::sha256(text);
+    let _ = extract::parse::<publish::About>(text.as_bytes()).map(drop);
 }
