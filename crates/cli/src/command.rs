@@ -36,7 +36,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Serve models over REST and gRPC
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Show what a model takes and gives, and which engines can run it
     Inspect(inspect::Args),
     /// List the engines of this machine, and how to get what is missing

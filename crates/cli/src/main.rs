@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let arguments = command::parse();
     logging::start(&arguments.logging);
     let result = match arguments.verb {
-        Verb::Serve(args) => serve::run(args),
+        Verb::Serve(args) => serve::run(*args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Engines(args) => engines::run(args),
         Verb::Infer(args) => infer::run(args),
