@@ -5,13 +5,14 @@
 
 Moves the alias `champion` between two versions, and measures how long it takes until each server
 answers with the version that it names now, how many requests of the steady load failed, and the
-load's p99 with and without the moves beside it, measured in turn. Without --kept each move loads
-the one version and unloads the other; with it both stay loaded, as in a rollout. Exits with 1 if a
+load's p99 with and without the moves beside it, measured in turn. With --keep-warm 0s each move loads
+the one version and unloads the other; otherwise both stay loaded, as after a rollout. Exits with 1 if a
 request failed, if p99 rose by more than a fifth, or if the 99th percentile of a change's way to
 both servers is above a second.
 
-What is measured from is the moment before `modelyard alias` is started, so a process's start and a
-connection to the database are part of it.
+What is measured from is the moment before the move is asked for: by a request to the first server, or
+with --cli by `modelyard alias`, whose start and connection to the database are then part of it, and
+whose processor time is taken from the servers.
 """
 
 import argparse
@@ -37,6 +38,7 @@ class Server:
     def __init__(self, options, where):
         self.port = free_port()
         command = [options.binary, "serve", "--port", str(self.port), *where]
+        command += ["--keep-warm", options.keep_warm]
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -51,6 +53,15 @@ class Server:
         except (OSError, http.client.HTTPException):
             self.connection.close()
             return None
+
+    def move(self, version):
+        headers = {"content-type": "application/json", "modelyard-by": "bench"}
+        path = "/v2/registry/models/m/aliases/champion"
+        self.connection.request("PUT", path, json.dumps({"version": int(version)}), headers)
+        answer = self.connection.getresponse()
+        if answer.status != 200:
+            sys.exit(answer.read().decode())
+        answer.read()
 
     def wait_for(self, version, body):
         while self.ask(body) != version:
@@ -99,7 +110,9 @@ def main():
     parser.add_argument("--database", help="as for `modelyard serve`; SQLite without it")
     parser.add_argument("--moves", type=int, default=200)
     parser.add_argument("--gap", type=float, default=0.5, help="seconds from one move to the next")
-    parser.add_argument("--kept", action="store_true", help="keep both versions loaded")
+    parser.add_argument("--cli", action="store_true", help="move by `modelyard alias`, not by a request")
+    parser.add_argument("--kept", action="store_true", help="keep both versions loaded by aliases")
+    parser.add_argument("--keep-warm", default="1h", help="as for `modelyard serve`; 0s loads anew at each move")
     parser.add_argument("--seconds", type=int, default=10, help="length of each measurement")
     parser.add_argument("--rate", type=float, default=200, help="requests a second on each server")
     options = parser.parse_args()
@@ -134,7 +147,10 @@ def main():
                     load.start()
                 while moving and all(load.is_alive() for load in loads):
                     now, start = "2" if now == "1" else "1", time.monotonic()
-                    run("alias", "m", "champion", now)
+                    if options.cli:
+                        run("alias", "m", "champion", now)
+                    else:
+                        servers[0].move(now)
                     for server in servers:
                         server.wait_for(now, body)
                     ways.append(time.monotonic() - start)
