@@ -30,6 +30,13 @@ shadow = true
 time = "2s"
 """
 
+# A block is one bet, so a candidate that never agrees is found out after some; this plan stakes most of
+# what it has on that.
+WARY = PLAN.replace('time = "3s"\nrequests = 50', 'time = "1m"\nstake = 20') + """
+[guards.agreement]
+weight = 100
+"""
+
 
 def opposite():
     """a, b FP32 [-1, 2] → sum FP32 [-1, 2], negated: the other column is the largest"""
@@ -161,6 +168,8 @@ class Rollout(unittest.TestCase):
 
     def test_a_candidate_that_answers_otherwise_is_taken_back_before_anybody_sees_it(self):
         self.push("opposite")
+        with open(self.plan, "w") as file:
+            file.write(WARY)
         callers = self.rolled_out(code=1)
         end = self.history()[-1]
         self.assertEqual(
