@@ -11,6 +11,7 @@ use serving::{Limits, Slo};
 
 use crate::Failure;
 use crate::library::{Defaults, Source};
+use crate::registry::Followee;
 
 /// What can be said by a flag, an environment variable or a line of the file. `None` is silence.
 #[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
@@ -31,6 +32,10 @@ pub struct Raw {
     /// How long a champion's predecessor stays loaded, to go back to at once [default: 1h]
     #[arg(long, value_name = "TIME")]
     pub keep_warm: Option<String>,
+    /// Folder that keeps what was fetched from the registry, so that the server can start while
+    /// that is away [default: modelyard in the user's cache folder]
+    #[arg(long, value_name = "FOLDER")]
+    pub cache: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub host: Option<String>,
@@ -102,7 +107,7 @@ pub enum Models {
     /// At these paths.
     Paths(Vec<Source>),
     /// In a registry, which says which of them are wanted.
-    Registry { place: String, database: Option<String>, keep_warm: Duration },
+    Registry(Followee),
 }
 
 /// The checked configuration.
@@ -146,6 +151,7 @@ impl Raw {
             registry: self.registry.or(other.registry),
             database: self.database.or(other.database),
             keep_warm: self.keep_warm.or(other.keep_warm),
+            cache: self.cache.or(other.cache),
             host: self.host.or(other.host),
             port: self.port.or(other.port),
             grpc_port: self.grpc_port.or(other.grpc_port),
@@ -202,8 +208,9 @@ impl Raw {
         };
         let models = match self.registry {
             // Paths are what somebody typed just now; the registry may be the environment's.
-            Some(place) if self.paths.is_empty() && self.model.is_empty() => {
-                Models::Registry { place, database: self.database, keep_warm }
+            Some(registry) if self.paths.is_empty() && self.model.is_empty() => {
+                let (database, cache) = (self.database, self.cache);
+                Models::Registry(Followee { registry, database, cache, keep_warm })
             }
             _ => Models::Paths(sources(self.paths, &self.model)?),
         };

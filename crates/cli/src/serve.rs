@@ -1,7 +1,7 @@
 //! `modelyard serve`: the wiring of import, runtime, serving and api.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ::registry::{Clock, Registry};
 use api::{Api, Control};
@@ -80,17 +80,15 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             spawn_signals(stop, Arc::new(move || again.refresh()))?;
             (serving, library, None)
         }
-        Models::Registry { place, database, keep_warm } => {
-            let settings = config.defaults.settings;
-            let registry = Arc::new(registry::open(&place, database.as_deref()).await?);
-            let followed = Followed::start(registry.clone(), keep_warm, settings).await?;
+        Models::Registry(followee) => {
+            let followed = Followed::start(followee, config.defaults.settings).await?;
             let followed = Arc::new(followed);
             let opener = followed.clone();
             let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
             let (observations, seen) = Observations::new(OBSERVATIONS);
             let watched = Some(observations.clone());
             let serving = Serving::start(options(open, followed.assignments(), watched))?;
-            let presence = Presence::begin(registry, &listener, &serving, (observations, seen))?;
+            let presence = Presence::begin(&followed, &listener, &serving, (observations, seen))?;
             // The registry is followed anyway.
             spawn_signals(stop, Arc::new(|| Ok(())))?;
             (serving, followed, Some(presence))
@@ -131,39 +129,44 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
 /// This server among those that follow a registry: it says what it holds, and takes part in
 /// rollouts.
 struct Presence {
-    registry: Arc<Registry>,
+    registry: Arc<OnceLock<Arc<Registry>>>,
     name: String,
     saying: tokio::task::JoinHandle<()>,
 }
 
 impl Presence {
     fn begin(
-        registry: Arc<Registry>,
+        followed: &Arc<Followed>,
         listener: &TcpListener,
         serving: &Serving,
         (observations, seen): (Observations, mpsc::Receiver<model::Observation>),
     ) -> Result<Self, Failure> {
         let name = registry::made_up_name();
-        let driver = Driver::new(registry.clone(), Clock::system(), &*name);
-        let mut watched = driver.watched();
-        tokio::spawn(async move {
-            // Until the driver is gone.
-            while watched.changed().await.is_ok() {
-                observations.watch(watched.borrow_and_update().iter().cloned());
-            }
-        });
-        tokio::spawn(driver.run(seen));
         let (address, serving) = (listener.local_addr()?.to_string(), serving.clone());
-        let (to, named) = (registry.clone(), name.clone());
-        let saying =
-            tokio::spawn(async move { registry::say(to, &named, &address, serving).await });
+        let (followed, named) = (followed.clone(), name.clone());
+        let registry = followed.registry();
+        let saying = tokio::spawn(async move {
+            // Nothing is watched before a driver says so.
+            let registry = followed.connected().await;
+            let driver = Driver::new(registry.clone(), Clock::system(), &*named);
+            let mut watched = driver.watched();
+            tokio::spawn(async move {
+                // Until the driver is gone.
+                while watched.changed().await.is_ok() {
+                    observations.watch(watched.borrow_and_update().iter().cloned());
+                }
+            });
+            tokio::spawn(driver.run(seen));
+            registry::say(registry, &named, &address, serving).await;
+        });
         Ok(Self { registry, name, saying })
     }
 
     /// Says that this server is gone, if the registry can be told at all.
     async fn end(self) {
         self.saying.abort();
-        let told = self.registry.forget_server(&self.name);
+        let Some(registry) = self.registry.get() else { return };
+        let told = registry.forget_server(&self.name);
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), told).await;
     }
 }

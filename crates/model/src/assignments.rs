@@ -19,7 +19,7 @@ pub struct InstanceSettings {
 }
 
 /// One version that is to be loaded.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Assigned {
     /// The version, as the protocols name it: digits, or any string.
     pub version: String,
@@ -31,6 +31,7 @@ pub struct Assigned {
     /// Whether it gets a copy of the traffic whose answers nobody sees.
     pub shadow: bool,
     /// Request keys that always get this version, whatever the shares say.
+    #[serde(default)]
     pub pinned: Vec<String>,
     /// How to run it.
     pub settings: InstanceSettings,
@@ -39,7 +40,7 @@ pub struct Assigned {
 }
 
 /// The full wanted state: for each model the versions to be loaded. What is not in it is unloaded.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Assignments {
     /// By model name.
     pub models: BTreeMap<String, Vec<Assigned>>,

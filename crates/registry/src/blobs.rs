@@ -38,8 +38,9 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    pub fn open(location: &Location) -> Result<Self> {
-        let opened = location.open()?;
+    /// Connects to the store; a folder that is not there is made if `make` says so.
+    pub fn open(location: &Location, make: bool) -> Result<Self> {
+        let opened = location.open(make)?;
         Ok(Self {
             store: opened.store,
             parts: opened.parts,

@@ -44,15 +44,16 @@ pub struct Database {
 
 impl Database {
     /// Opens `postgres://…`, `sqlite:PATH` or the path of a SQLite file, and creates or brings up
-    /// to date what is in it. A database that a newer program has changed is refused.
-    pub async fn open(name: &str, clock: Clock) -> Result<Self> {
+    /// to date what is in it; a SQLite file that is not there is made only if `make` says so. A
+    /// database that a newer program has changed is refused.
+    pub async fn open(name: &str, clock: Clock, make: bool) -> Result<Self> {
         sqlx::any::install_default_drivers();
         let postgres = name.starts_with("postgres://") || name.starts_with("postgresql://");
         let (kind, url) = if postgres {
             (Kind::Postgres, name.to_owned())
         } else {
             let path = name.strip_prefix("sqlite:").unwrap_or(name);
-            (Kind::Sqlite, sqlite_url(Path::new(path))?)
+            (Kind::Sqlite, sqlite_url(Path::new(path), make)?)
         };
         let pool = AnyPoolOptions::new()
             .max_connections(8)
@@ -308,11 +309,18 @@ fn not_migrated(error: sqlx::migrate::MigrateError) -> Error {
     }
 }
 
-/// The URL of a SQLite file, which is created if it is not there.
-fn sqlite_url(path: &Path) -> Result<String> {
+/// The URL of a SQLite file, which is created here if it is to be: a connection that is made later,
+/// while the file is away, must not put an empty one in its place.
+fn sqlite_url(path: &Path, make: bool) -> Result<String> {
     let path = std::path::absolute(path).map_err(|error| crate::error::file(path, &error))?;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| crate::error::file(folder, &error))?;
+    if make {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| crate::error::file(folder, &error))?;
+        }
+        match std::fs::File::create_new(&path) {
+            Err(error) if !path.exists() => return Err(crate::error::file(&path, &error)),
+            _ => {}
+        }
     }
     let text = path.to_str().ok_or_else(|| {
         Error::invalid(format!("{}: the path of a database must be UTF-8", path.display()))
@@ -326,5 +334,5 @@ fn sqlite_url(path: &Path) -> Result<String> {
             other => url.push_str(&format!("%{other:02X}")),
         }
     }
-    Ok(url + "?mode=rwc")
+    Ok(url + "?mode=rw")
 }

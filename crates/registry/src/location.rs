@@ -72,10 +72,10 @@ impl Location {
         }
     }
 
-    /// Connects to nothing yet, except that a folder is made.
-    pub(crate) fn open(&self) -> Result<Opened> {
+    /// Connects to nothing yet, except that a folder is made, or if not `make` has to be there.
+    pub(crate) fn open(&self, make: bool) -> Result<Opened> {
         let url = match &self.place {
-            Place::Folder(folder) => return open_folder(folder),
+            Place::Folder(folder) => return open_folder(folder, make),
             Place::Bucket(url) => url,
         };
         // Two crates of TLS ask for a default; whoever set one before us is as good.
@@ -144,8 +144,10 @@ pub(crate) struct Opened {
     pub folder: Option<PathBuf>,
 }
 
-fn open_folder(folder: &Path) -> Result<Opened> {
-    std::fs::create_dir_all(folder).map_err(|error| error::file(folder, &error))?;
+fn open_folder(folder: &Path, make: bool) -> Result<Opened> {
+    if make {
+        std::fs::create_dir_all(folder).map_err(|error| error::file(folder, &error))?;
+    }
     // What has been acknowledged survives a loss of power.
     let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
     let folder = Some(folder.to_owned());

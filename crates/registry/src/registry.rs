@@ -72,6 +72,25 @@ impl Registry {
     /// `registry.db` in the location's folder. Fails if the database is a newer program's, or that
     /// of other blobs.
     pub async fn open(location: &Location, database: Option<&str>, clock: Clock) -> Result<Self> {
+        Self::open_or_make(location, database, clock, true).await
+    }
+
+    /// Opens the registry at a location like [`Self::open`], but makes nothing: a folder or a SQLite
+    /// file that is not there is away, an error.
+    pub async fn open_existing(
+        location: &Location,
+        database: Option<&str>,
+        clock: Clock,
+    ) -> Result<Self> {
+        Self::open_or_make(location, database, clock, false).await
+    }
+
+    async fn open_or_make(
+        location: &Location,
+        database: Option<&str>,
+        clock: Clock,
+        make: bool,
+    ) -> Result<Self> {
         let beside = location.folder().map(|folder| folder.join("registry.db"));
         let name = match (database, &beside) {
             (Some(name), _) => name,
@@ -85,8 +104,8 @@ impl Registry {
                 )));
             }
         };
-        let blobs = Blobs::open(location)?;
-        let database = Database::open(name, clock).await?;
+        let blobs = Blobs::open(location, make)?;
+        let database = Database::open(name, clock, make).await?;
         blobs.belong_to(&database.identity().await?).await?;
         Ok(Self { blobs, database })
     }
@@ -94,6 +113,11 @@ impl Registry {
     /// Where it takes the time from.
     pub fn clock(&self) -> &Clock {
         self.database.clock()
+    }
+
+    /// What tells this registry from every other, wherever it is moved to.
+    pub async fn identity(&self) -> Result<String> {
+        self.database.identity().await
     }
 
     /// Every model, by name.

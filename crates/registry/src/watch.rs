@@ -31,8 +31,7 @@ impl Registry {
         let (sender, receiver) = watch::channel(self.assignments(keep_warm).await?);
         let registry = self.clone();
         tokio::spawn(async move {
-            let mut seen = sequence;
-            let mut looked = Instant::now();
+            let (mut seen, mut looked, mut away) = (sequence, Instant::now(), false);
             loop {
                 tokio::select! {
                     () = sender.closed() => return,
@@ -45,9 +44,16 @@ impl Registry {
                 if looked.elapsed() > COOLING {
                     (seen, looked) = (-1, Instant::now());
                 }
-                if let Err(error) = registry.look(&mut seen, keep_warm, &sender).await {
-                    tracing::warn!(%error, "the registry does not answer; what was last known stays");
+                // Said once, however often it is asked.
+                match (registry.look(&mut seen, keep_warm, &sender).await, away) {
+                    (Err(error), false) => tracing::warn!(
+                        %error,
+                        "the registry does not answer; what was last known stays"
+                    ),
+                    (Ok(()), true) => tracing::info!("the registry answers again"),
+                    _ => continue,
                 }
+                away = !away;
             }
         });
         Ok(receiver)

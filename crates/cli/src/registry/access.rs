@@ -13,13 +13,13 @@ use crate::Failure;
 /// The registry, for callers: whether they may change it, and how many bytes may lie here before
 /// they are published.
 pub fn access(
-    registry: Arc<Registry>,
+    registry: Arc<OnceLock<Arc<Registry>>>,
     open_to_callers: bool,
     upload_bytes: u64,
 ) -> Result<Access, Failure> {
     let folder = tempfile::Builder::new().prefix("modelyard-uploads-").tempdir()?;
     Ok(Access {
-        registry: Arc::new(OnceLock::from(registry)),
+        registry,
         examine: Arc::new(examine),
         uploads: Uploads::new(folder, upload_bytes),
         open_to_callers,

@@ -63,14 +63,15 @@ impl Place {
             Some(text) => text.clone(),
             None => default_folder()?.to_string_lossy().into_owned(),
         };
-        open(&text, self.database.as_deref()).await
+        let location = location(&text)?;
+        let database = self.database.as_deref();
+        Registry::open(&location, database, Clock::system()).await.or_failure()
     }
 }
 
-/// Opens the registry at a folder or URL, with the settings of the clouds' own tools.
-pub async fn open(registry: &str, database: Option<&str>) -> Result<Registry, Failure> {
-    let location = Location::parse(registry, cloud_settings()).or_failure()?;
-    Registry::open(&location, database, Clock::system()).await.or_failure()
+/// The registry's location, with the settings of the clouds' own tools.
+pub fn location(registry: &str) -> Result<Location, Failure> {
+    Location::parse(registry, cloud_settings()).or_failure()
 }
 
 /// The settings that the clouds' own tools take from the environment.
@@ -83,12 +84,17 @@ fn cloud_settings() -> BTreeMap<String, String> {
 }
 
 fn default_folder() -> Result<PathBuf, Failure> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let data = set("XDG_DATA_HOME").map(PathBuf::from);
-    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
-    let data = data.ok_or_else(|| {
+    user_folder("XDG_DATA_HOME", ".local/share").ok_or_else(|| {
         Failure::usage("there is no home folder to keep a registry in")
             .help("name one with --registry FOLDER")
-    })?;
-    Ok(data.join("modelyard"))
+    })
+}
+
+/// This program's folder among the user's: where the variable says, else at a place in the home
+/// folder. `None` where there is no home.
+pub fn user_folder(variable: &str, in_home: &str) -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let folder = set(variable).map(PathBuf::from);
+    let folder = folder.or_else(|| Some(PathBuf::from(set("HOME")?).join(in_home)))?;
+    Some(folder.join("modelyard"))
 }

@@ -3,6 +3,7 @@
 
 mod binary;
 mod client;
+mod follow;
 mod registry;
 mod server;
 mod tidy;
