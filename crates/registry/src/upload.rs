@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use model::ErrorCode;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path as Key;
@@ -19,6 +21,8 @@ use crate::{Error, Registry, Result, error};
 /// so larger blobs have larger parts.
 const PART: u64 = 8 << 20;
 const MAX_PARTS: u64 = 5_000;
+/// Parts that are sent side by side; as many are in memory.
+const AT_ONCE: usize = 4;
 
 /// What the database knows of a blob that is to be stored.
 struct Reserved {
@@ -238,29 +242,52 @@ impl Parts<'_> {
         let arrived = self.arrived().await?;
         let size = self.wanted.size;
         let part_size = PART.max(size.div_ceil(MAX_PARTS));
+        let mut parts: BTreeMap<usize, PartId> = BTreeMap::new();
         let mut hash = Sha256::new();
-        let mut parts = Vec::new();
-        let mut done = 0;
-        while done < size {
-            let bytes = read(self.wanted.source, done, part_size.min(size - done)).await?;
-            done += bytes.len() as u64;
-            hash.update(&bytes);
-            let checksum = blobs::digest(Sha256::new_with_prefix(&bytes));
-            let content = match arrived.get(&parts.len()) {
-                Some((known, content)) if *known == checksum => content.clone(),
-                _ => {
-                    let part = parts.len();
-                    let sent = self.store.put_part(&self.key, &upload, part, bytes.into()).await?;
-                    self.remember(part, &checksum, &sent.content_id).await?;
-                    sent.content_id
+        let (mut read_up_to, mut done, mut next) = (0, 0, 0);
+        // They finish in any order, so progress counts the bytes of those that have.
+        let mut sending = FuturesUnordered::new();
+        loop {
+            while sending.len() < AT_ONCE && read_up_to < size {
+                let length = part_size.min(size - read_up_to);
+                let bytes = read(self.wanted.source, read_up_to, length).await?;
+                read_up_to += length;
+                hash.update(&bytes);
+                let checksum = blobs::digest(Sha256::new_with_prefix(&bytes));
+                match arrived.get(&next) {
+                    Some((known, content)) if *known == checksum => {
+                        parts.insert(next, PartId { content_id: content.clone() });
+                        done += length;
+                        progress(done);
+                    }
+                    _ => sending.push(self.send_part(&upload, next, checksum, bytes)),
                 }
-            };
-            parts.push(PartId { content_id: content });
+                next += 1;
+            }
+            let Some(sent) = sending.next().await else { break };
+            let (part, length, content_id) = sent?;
+            parts.insert(part, PartId { content_id });
+            done += length;
             progress(done);
         }
         check(self.wanted, hash)?;
+        let parts = parts.into_values().collect();
         self.store.complete_multipart(&self.key, &upload, parts).await?;
         Ok(())
+    }
+
+    /// Sends one part and remembers it; returns which, how long, and what the store calls it.
+    async fn send_part(
+        &self,
+        upload: &String,
+        part: usize,
+        checksum: String,
+        bytes: Bytes,
+    ) -> Result<(usize, u64, String)> {
+        let length = bytes.len() as u64;
+        let sent = self.store.put_part(&self.key, upload, part, bytes.into()).await?;
+        self.remember(part, &checksum, &sent.content_id).await?;
+        Ok((part, length, sent.content_id))
     }
 
     /// Begins an upload, or joins the one that somebody else has begun meanwhile.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use registry::{Decision, Expected, Grace, Measurement, Record, Registry, Share, Start};
 use serde_json::json;
-use testkit::services::Postgres;
+use testkit::services::{Azure, Postgres, S3};
 
 use crate::place::{Place, ada, assert_consistent, bytes, draft};
 
@@ -27,6 +27,18 @@ async fn kills_leave_postgres_consistent() {
     let database = postgres.database("crash");
     let place = Place::at(folder.path().to_str().unwrap(), Vec::new(), Some(database));
     kill_again_and_again(&place, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_leave_s3_consistent() {
+    let Some(s3) = S3::start() else { return };
+    kill_again_and_again(&Place::at("s3://models/crash", s3.settings(), None), 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_leave_azure_consistent() {
+    let Some(azure) = Azure::start() else { return };
+    kill_again_and_again(&Place::at("az://models/crash", azure.settings(), None), 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +124,8 @@ fn start(place: &Place, seed: u64) -> Child {
         .spawn()
         .unwrap();
     let database = place.database.as_deref().unwrap_or_default();
-    let told = format!("{seed}\n{}\n{database}\n", place.location);
+    let settings = serde_json::to_string(&place.settings).unwrap();
+    let told = format!("{seed}\n{}\n{database}\n{settings}\n", place.location);
     child.stdin.take().unwrap().write_all(told.as_bytes()).unwrap();
     child
 }
@@ -121,13 +134,15 @@ fn start(place: &Place, seed: u64) -> Child {
 #[ignore = "started and killed by the tests above"]
 async fn child() {
     let mut told = std::io::stdin().lines().map_while(Result::ok);
-    let (Some(seed), Some(location), Some(database)) = (told.next(), told.next(), told.next())
+    let (Some(seed), Some(location), Some(database), Some(settings)) =
+        (told.next(), told.next(), told.next(), told.next())
     else {
         println!("SKIPPED: is not a test by itself");
         return;
     };
     let database = (!database.is_empty()).then_some(database);
-    let place = Place::at(&location, Vec::new(), database);
+    let settings = serde_json::from_str(&settings).unwrap();
+    let place = Place::at(&location, settings, database);
     // Later than everything before, so that what was deleted is out of grace at once.
     place.pass(seed.parse().unwrap());
     let registry = place.open().await;

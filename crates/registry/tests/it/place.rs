@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 pub struct Place {
     pub location: Location,
     pub database: Option<String>,
+    /// What the environment would say to the store.
+    pub settings: Vec<(String, String)>,
     pub time: Arc<AtomicI64>,
     /// Whatever must live as long as this.
     _folder: Option<tempfile::TempDir>,
@@ -33,14 +35,20 @@ impl Place {
 
     /// Any other; without a database it is in a temporary folder.
     pub fn at(url: &str, settings: Vec<(String, String)>, database: Option<String>) -> Self {
-        let settings: BTreeMap<_, _> = settings.into_iter().collect();
-        let location = Location::parse(url, settings).unwrap();
+        let known: BTreeMap<_, _> = settings.iter().cloned().collect();
+        let location = Location::parse(url, known).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let database = database.or_else(|| {
             let path = folder.path().join("rows.db");
             location.folder().is_none().then(|| path.to_str().unwrap().to_owned())
         });
-        Self { location, database, time: Arc::new(AtomicI64::new(START)), _folder: Some(folder) }
+        Self {
+            location,
+            database,
+            settings,
+            time: Arc::new(AtomicI64::new(START)),
+            _folder: Some(folder),
+        }
     }
 
     /// Opens the registry, as another process would.
