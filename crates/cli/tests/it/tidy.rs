@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 /// What each room may depend on of ours. A room that is not here is not in the design.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("monitor", &["model"]),
     ("import", &["model"]),
     ("registry", &["model"]),
     ("rollout", &["model", "registry"]),
     ("runtime", &["model"]),
     ("serving", &["model", "runtime"]),
     ("api", &["model", "registry", "rollout", "serving"]),
-    ("cli", &["api", "import", "model", "registry", "rollout", "runtime", "serving"]),
+    ("cli", &["api", "import", "model", "monitor", "registry", "rollout", "runtime", "serving"]),
     ("testkit", &["model", "runtime", "serving"]),
 ];
 
