@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod foreign;
 mod inspect;
 mod onnx;
 pub mod repository;

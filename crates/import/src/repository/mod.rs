@@ -103,7 +103,7 @@ fn model_folder(folder: &Path) -> Result<Option<Found>, Error> {
 }
 
 /// The `config.pbtxt` of a folder, if there is one that can be read.
-fn read_config(folder: &Path, warnings: &mut Vec<String>) -> Option<Config> {
+pub(crate) fn read_config(folder: &Path, warnings: &mut Vec<String>) -> Option<Config> {
     let path = folder.join("config.pbtxt");
     let length = std::fs::metadata(&path).ok()?.len();
     let read = || {
@@ -161,7 +161,7 @@ fn found(name: String, versions: Vec<(String, PathBuf)>) -> Found {
 }
 
 /// The file that a configuration names, else `model.onnx`, or the only `*.onnx` file of a folder.
-fn model_file(folder: &Path, wanted: Option<&str>) -> Result<Option<PathBuf>, Error> {
+pub(crate) fn model_file(folder: &Path, wanted: Option<&str>) -> Result<Option<PathBuf>, Error> {
     let usual = folder.join(wanted.unwrap_or("model.onnx"));
     if usual.is_file() {
         return Ok(Some(usual));
@@ -196,7 +196,7 @@ fn is_version(name: &str) -> bool {
 }
 
 /// Runs of digits compare as numbers, the rest as text, so that `v10` comes after `v9`.
-fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a, b);
     loop {
         let (text_a, digits_a, rest_a) = chunk(left);
@@ -237,7 +237,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-fn folders(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn folders(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
 }
 
@@ -245,7 +245,7 @@ fn stem(file: &Path) -> Result<String, Error> {
     name(file, file.file_stem())
 }
 
-fn folder_name(folder: &Path) -> Result<String, Error> {
+pub(crate) fn folder_name(folder: &Path) -> Result<String, Error> {
     // `.` and `..` have no name of their own.
     let full = folder.file_name().is_none().then(|| folder.canonicalize().ok()).flatten();
     let full = full.as_deref().unwrap_or(folder);

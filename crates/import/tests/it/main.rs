@@ -3,6 +3,7 @@
 mod bytes;
 mod dictionaries;
 mod external;
+mod foreign;
 mod graphs;
 mod refusals;
 mod repository;
