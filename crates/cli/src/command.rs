@@ -49,6 +49,10 @@ pub enum Verb {
     Push(registry::Push),
     /// Copy a version's files out of the registry
     Pull(registry::Pull),
+    /// Take over models from MLflow, Triton or TensorFlow Serving
+    Import(registry::Import),
+    /// Write a version as MLflow, Triton or TensorFlow Serving keep it
+    Export(registry::Export),
     /// List the models of the registry
     Models(registry::Models),
     /// List the versions of a model

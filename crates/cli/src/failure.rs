@@ -50,6 +50,12 @@ impl Failure {
         self
     }
 
+    /// The same failure with where it happened put in front.
+    pub fn at(mut self, place: impl Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     /// Prints `error: …` and `help: …` on standard error.
     pub fn report(&self) {
         print_line("error", &self.message);

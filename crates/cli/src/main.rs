@@ -45,6 +45,8 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(args),
         Verb::Push(args) => registry::push(args),
         Verb::Pull(args) => registry::pull(args),
+        Verb::Import(args) => registry::import(args),
+        Verb::Export(args) => registry::export(args),
         Verb::Models(args) => registry::models(args),
         Verb::Versions(args) => registry::versions(args),
         Verb::Show(args) => registry::show(args),

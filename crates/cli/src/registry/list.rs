@@ -3,7 +3,7 @@
 use ::registry::{Event, Record, Reference, Share};
 
 use super::place::Place;
-use super::{OrFailure, print_json, reference, shown};
+use super::{OrFailure, data, print_json, reference, shown};
 use crate::table::Table;
 use crate::{Failure, units};
 
@@ -88,8 +88,11 @@ pub struct Show {
 
 /// Shows everything that is known of a version.
 pub fn show(args: Show) -> Result<(), Failure> {
-    let version =
-        args.place.with(async |registry| registry.resolve(&args.named).await.or_failure())?;
+    let (version, profile) = args.place.with(async |registry| {
+        let version = registry.resolve(&args.named).await.or_failure()?;
+        let profile = data::of_version(&registry, &version).await?;
+        Ok((version, profile))
+    })?;
     if args.place.json {
         return print_json(&version);
     }
@@ -117,6 +120,13 @@ pub fn show(args: Show) -> Result<(), Failure> {
     row("commit", lineage.commit.clone().unwrap_or_default());
     for (key, value) in &version.metadata {
         row(&format!("meta {key}"), value.clone());
+    }
+    if let Some(profile) = &profile {
+        let name = profile.data.as_ref().map_or("", |origin| &origin.name);
+        row("profile", format!("{} rows, {} columns {name}", profile.rows, profile.columns.len()));
+        for column in &profile.columns {
+            row(&format!("profile {}", column.name), data::line(column));
+        }
     }
     for file in &version.files {
         row("file", format!("{} ({})", file.name, units::bytes(file.size)));

@@ -1,10 +1,15 @@
 //! The verbs on a registry of models.
 
 mod access;
+mod aws;
 mod change;
 mod compare;
+mod data;
+mod exporting;
 mod follow;
+mod formats;
 mod hold;
+mod importing;
 mod list;
 mod place;
 mod pull;
@@ -16,8 +21,10 @@ pub use change::{
     rollback, traffic,
 };
 pub use compare::{Diff, diff};
-pub use follow::Followed;
+pub use exporting::{Export, export};
+pub use follow::{Followed, Followee};
 pub use hold::{made_up_name, say};
+pub use importing::{Import, import};
 pub use list::{
     At, Check, History, Models, Servers, Show, Versions, at, check, history, models, servers, show,
     told, versions,
@@ -26,7 +33,11 @@ pub use place::{Author, Place};
 pub use pull::{Pull, pull};
 pub use push::{Push, push};
 
+use std::io::Read;
+use std::path::Path;
+
 use ::registry::Reference;
+use sha2::{Digest, Sha256};
 
 use crate::Failure;
 
@@ -59,4 +70,24 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 /// A time to the second.
 fn shown(time: jiff::Timestamp) -> String {
     format!("{time:.0}")
+}
+
+/// The digest of a file, as the registry writes it.
+fn digest(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            read => hash.update(&buffer[..read]),
+        }
+    }
+    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{hex}"))
+}
+
+/// The digest of a file that the user named.
+fn digest_of(path: &Path) -> Result<String, Failure> {
+    digest(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }

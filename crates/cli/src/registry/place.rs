@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ::registry::{By, Clock, Location, Registry};
 
-use super::OrFailure;
+use super::{OrFailure, aws};
 use crate::Failure;
 
 /// Where the registry is.
@@ -71,7 +71,27 @@ impl Place {
 
 /// The registry's location, with the settings of the clouds' own tools.
 pub fn location(registry: &str) -> Result<Location, Failure> {
-    Location::parse(registry, cloud_settings()).or_failure()
+    let mut settings = cloud_settings();
+    if registry.starts_with("s3://") || registry.starts_with("s3a://") {
+        let of_profile = aws_profile(&settings)?;
+        settings.extend(of_profile);
+    }
+    Location::parse(registry, settings).or_failure()
+}
+
+/// What the profile of Amazon's tools says that is meant.
+fn aws_profile(known: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Failure> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let read = |variable: &str, name: &str| {
+        let named = std::env::var_os(variable).map(PathBuf::from);
+        let path = named.unwrap_or_else(|| home.join(".aws").join(name));
+        // Most people have none.
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let config = read("AWS_CONFIG_FILE", "config");
+    let credentials = read("AWS_SHARED_CREDENTIALS_FILE", "credentials");
+    let profile = known.get("AWS_PROFILE").map(String::as_str).filter(|name| !name.is_empty());
+    aws::settings(&config, &credentials, profile, known).map_err(Failure::usage)
 }
 
 /// The settings that the clouds' own tools take from the environment.

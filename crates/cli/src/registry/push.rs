@@ -1,15 +1,14 @@
 //! `modelyard push`: a model file becomes a version.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use ::registry::{Draft, FileKind, Lineage, Progress, Source};
 use model::Package;
-use sha2::{Digest, Sha256};
 
 use super::place::{Author, Place};
-use super::{OrFailure, print_json};
+use super::{OrFailure, data, digest_of, print_json};
 use crate::{Failure, units};
 
 /// Flags of `push`.
@@ -19,6 +18,7 @@ Examples:
   modelyard push model.onnx --name fraud
   modelyard push model.onnx --name fraud --alias candidate --parent 3 --meta auc=0.93
   modelyard push model.onnx --name fraud --card card.md --data train.csv --commit 1a2b3c
+  modelyard push model.onnx --name fraud --data-profile train.parquet
   modelyard push model.onnx --name fraud --registry s3://models --database postgres://db/models
 
 A push that broke off is carried on with when it is run again.")]
@@ -43,6 +43,9 @@ pub struct Push {
     /// The data that it was trained on: its digest is kept
     #[arg(long, value_name = "FILE", help_heading = "Lineage")]
     data: Option<PathBuf>,
+    /// The same data as .parquet, .csv or .tsv: what its columns look like is kept, for drift
+    #[arg(long, value_name = "FILE", help_heading = "Lineage")]
+    data_profile: Option<PathBuf>,
     /// The commit of the code that made it
     #[arg(long, value_name = "COMMIT", help_heading = "Lineage")]
     commit: Option<String>,
@@ -78,11 +81,22 @@ impl Push {
                 return Err(Failure::usage("the model has a file card.md of its own"));
             }
         }
+        let mut profiled = None;
+        if let Some(path) = &self.data_profile {
+            let profile = data::profile(path, &draft.manifest.signature)?;
+            data::report(&profile);
+            profiled = profile.data.as_ref().map(|origin| origin.digest.clone());
+            let source = Source::Bytes(serde_json::to_vec(&profile)?.into());
+            let file = (FileKind::Attachment, source);
+            if draft.files.insert(data::NAME.into(), file).is_some() {
+                return Err(Failure::usage("the model has a file profile.json of its own"));
+            }
+        }
         draft.metadata = pairs(&self.meta)?;
         draft.alias.clone_from(&self.alias);
         draft.lineage = Lineage {
             parent: self.parent,
-            data: self.data.as_deref().map(digest).transpose()?,
+            data: self.data.as_deref().map(digest_of).transpose()?.or(profiled),
             commit: self.commit.clone(),
         };
         Ok(draft)
@@ -123,23 +137,8 @@ fn pairs(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
     Ok(pairs)
 }
 
-fn digest(path: &Path) -> Result<String, Failure> {
-    let failed = |e| Failure::new(format!("{}: {e}", path.display()));
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).map_err(failed)? {
-            0 => break,
-            read => hash.update(&buffer[..read]),
-        }
-    }
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
-}
-
 /// Shows how far it has come, to somebody who looks on.
-fn report(progress: Progress) {
+pub fn report(progress: Progress) {
     let mut stderr = std::io::stderr().lock();
     if !stderr.is_terminal() || progress.total < 16 << 20 {
         return;

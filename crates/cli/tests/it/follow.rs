@@ -54,6 +54,8 @@ impl Yard {
     fn serve(&self) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modelyard"));
         let quiet = ["serve", "--port", "0", "--engine", "native", "--log", "info"];
+        // What is assigned no longer is to go at once.
+        command.env("MODELYARD_KEEP_WARM", "1us");
         command.args(quiet).envs(self.variables());
         let process = command.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped());
         let mut process = process.spawn().unwrap();

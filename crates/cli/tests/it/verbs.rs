@@ -2,7 +2,7 @@
 
 use crate::binary::{modelyard, modelyard_with};
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 22] = [
     "serve",
     "inspect",
     "engines",
@@ -11,6 +11,8 @@ const VERBS: [&str; 20] = [
     "completions",
     "push",
     "pull",
+    "import",
+    "export",
     "models",
     "versions",
     "show",
