@@ -140,7 +140,8 @@ impl Server {
         let index: serde_json::Value = serde_json::from_str(body).unwrap();
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let models = index.as_array().unwrap().iter();
-        let mut of_version = models.filter(|model| model["version"] == version.to_string());
+        let version = version.to_string();
+        let mut of_version = models.filter(|model| model["version"] == *version);
         of_version.next().map(|model| (text(&model["state"]), text(&model["reason"])))
     }
 
