@@ -174,7 +174,7 @@ fn sample(
     }
     let chances = thompson::chances(plan, experiment, report);
     if ready
-        && let Some((best, chance)) = chances.iter().max_by(|a, b| a.1.total_cmp(&b.1))
+        && let Some((best, chance)) = chances.iter().max_by(|a, b| a.1.total_cmp(b.1))
         && *chance >= experiment.confidence
     {
         let evidence = all_figures(plan, report, now);
@@ -212,20 +212,32 @@ fn tripped(plan: &Plan, report: &Report, candidate: u64) -> Option<String> {
     })
 }
 
-/// Whether the measured difference is large enough to act on.
+/// Whether the measured difference is large enough to act on, in the running step or since the
+/// beginning.
 fn matters(plan: &Plan, report: &Report, candidate: u64, guard: &str) -> bool {
     let none = Totals::default();
-    let of = |version: u64| report.totals.get(&version).unwrap_or(&none);
-    let (own, others) = (of(candidate), of(report.champion));
-    match Guard::parse(guard) {
+    [&report.in_step, &report.totals].into_iter().any(|totals| {
+        let of = |version: u64| totals.get(&version).unwrap_or(&none);
+        is_large(plan, of(candidate), of(report.champion), Guard::parse(guard))
+    })
+}
+
+fn is_large(plan: &Plan, own: &Totals, others: &Totals, guard: Guard<'_>) -> bool {
+    let guards = &plan.guards;
+    let slower = |part: f64, factor: f64| {
+        let quantiles = own.latencies.quantile(part).zip(others.latencies.quantile(part));
+        quantiles.is_some_and(|(own, others)| own.as_secs_f64() >= factor * others.as_secs_f64())
+    };
+    match guard {
         Guard::Errors => {
             let served = evidence::rate(own) - evidence::rate(others);
-            served >= plan.guards.errors.points
-                || shadow_difference(own, others) >= plan.guards.errors.points
+            served.max(shadow_difference(own, others)) >= guards.errors.points
         }
+        Guard::P50 => slower(0.5, guards.latency.p50.factor),
+        Guard::P99 => slower(0.99, guards.latency.p99.factor),
         Guard::Labels => {
             let rate = |t: &Totals| t.wrong as f64 / (t.right + t.wrong).max(1) as f64;
-            rate(own) - rate(others) >= plan.guards.labels.points
+            rate(own) - rate(others) >= guards.labels.points
         }
         _ => true,
     }

@@ -3,14 +3,14 @@
 use crate::block::{Counts, Mean};
 use crate::odds::{self, Table};
 use crate::plan::{Better, Metric, Plan};
-use crate::sketch::{Latencies, PER_OCTAVE, Predictions};
+use crate::sketch::{Latencies, Predictions};
 use crate::wealth::log_sum_exp;
 
 /// The chances of "slower" that are bet on, where a fair coin has a half.
 const CHANCES: [f64; 5] = [0.55, 0.65, 0.75, 0.85, 0.95];
 
-/// How many times as often as by chance the candidate has one of the slowest answers.
-const CROWDS: [f64; 7] = [1.5, 2.0, 3.0, 5.0, 9.0, 20.0, 60.0];
+/// How many times as large as the champion's the candidate's odds are to be among the slowest.
+const CROWDS: [f64; 5] = [1.5, 2.5, 4.5, 9.0, 30.0];
 
 /// The parts of the wealth that are bet on a difference of two means.
 const BETS: [f64; 3] = [0.2, 0.5, 0.95];
@@ -50,14 +50,10 @@ impl<'a> Guard<'a> {
         match self {
             Self::Errors => failures(champion, candidate),
             Self::P50 => {
-                let down = buckets(guards.latency.p50.factor);
-                let sign = slower(&champion.latencies, &candidate.latencies, down)?;
+                let sign = slower(&champion.latencies, &candidate.latencies)?;
                 Some(CHANCES.map(|p| (2.0 * if sign { p } else { 1.0 - p }).ln()).into())
             }
-            Self::P99 => {
-                let down = buckets(guards.latency.p99.factor);
-                slowest(&champion.latencies, &candidate.latencies, down)
-            }
+            Self::P99 => slowest(&champion.latencies, &candidate.latencies),
             Self::Distribution => {
                 let mut logs = Vec::new();
                 let shadow = &candidate.shadow;
@@ -167,19 +163,13 @@ fn add(logs: &mut Vec<f64>, more: Option<Vec<f64>>) {
     logs.iter_mut().zip(more).for_each(|(log, more)| *log += more);
 }
 
-/// A factor of time, in buckets.
-pub(crate) fn buckets(factor: f64) -> i32 {
-    libm::round(libm::log2(factor) * PER_OCTAVE) as i32
-}
-
-/// Whether the candidate, its times made shorter by `down` buckets, is slower than the champion more
-/// often than it is faster (the sign of Mann and Whitney's U); `None` if it is neither.
+/// Whether the candidate is slower than the champion more often than it is faster (the sign of Mann and Whitney's U); `None` if it is neither.
 ///
 /// One block is one toss of a coin, however its requests depend on each other.
-fn slower(champion: &Latencies, candidate: &Latencies, down: i32) -> Option<bool> {
-    let mut champions = champion.shifted(0).peekable();
+fn slower(champion: &Latencies, candidate: &Latencies) -> Option<bool> {
+    let mut champions = champion.buckets().peekable();
     let (mut below, mut twice) = (0u128, 0u128);
-    for (bucket, count) in candidate.shifted(down) {
+    for (bucket, count) in candidate.buckets() {
         while let Some((_, more)) = champions.next_if(|(other, _)| *other < bucket) {
             below += u128::from(more);
         }
@@ -190,30 +180,28 @@ fn slower(champion: &Latencies, candidate: &Latencies, down: i32) -> Option<bool
     (twice != even).then_some(twice > even)
 }
 
-/// Bets on the candidate being among the slowest answers of a block, its times made shorter by
-/// `down` buckets: among about one in a hundred, and among the very slowest.
-fn slowest(champion: &Latencies, candidate: &Latencies, down: i32) -> Option<Vec<f64>> {
+/// Bets on the candidate having more than its part of the slowest answers of a block: of one in 100,
+/// of one in 250, and of the very slowest.
+fn slowest(champion: &Latencies, candidate: &Latencies) -> Option<Vec<f64>> {
     let (champions, candidates) = (champion.count(), candidate.count());
     let all = champions.checked_add(candidates)?;
     if champions == 0 || candidates == 0 {
         return None;
     }
-    // So few that the candidate is expected to have about one of them at most.
-    let few = all.div_ceil(100).min(all / candidates).max(1);
-    let mut logs = Vec::with_capacity(2 * CROWDS.len());
-    for wanted in [few, 1] {
-        let (champion_failed, candidate_failed) = top(champion, candidate, down, wanted);
+    let mut logs = Vec::with_capacity(3 * CROWDS.len());
+    for wanted in [all.div_ceil(100), all.div_ceil(250), 1] {
+        let (champion_failed, candidate_failed) = top(champion, candidate, wanted);
         let table =
             Table { champion: champions, champion_failed, candidate: candidates, candidate_failed };
-        logs.extend(table.presence_logs(CROWDS).unwrap_or_default());
+        logs.extend(table.excess_logs(CROWDS).unwrap_or_default());
     }
     Some(logs)
 }
 
 /// How many of at least `wanted` slowest answers each has.
-fn top(champion: &Latencies, candidate: &Latencies, down: i32, wanted: u64) -> (u64, u64) {
-    let mut champions = champion.shifted(0).rev().peekable();
-    let mut candidates = candidate.shifted(down).rev().peekable();
+fn top(champion: &Latencies, candidate: &Latencies, wanted: u64) -> (u64, u64) {
+    let mut champions = champion.buckets().rev().peekable();
+    let mut candidates = candidate.buckets().rev().peekable();
     let (mut slow, mut own) = (0u64, 0u64);
     while slow + own < wanted {
         let next = [champions.peek(), candidates.peek()].into_iter().flatten().map(|(b, _)| *b);

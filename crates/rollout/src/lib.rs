@@ -33,6 +33,7 @@ mod memory;
 mod odds;
 mod plan;
 mod report;
+pub mod simulate;
 mod sketch;
 mod start;
 mod tally;

@@ -6,6 +6,10 @@
 //! it is Fisher's noncentral hypergeometric distribution. The ratio of the two is a fair bet against
 //! "no worse", and the product of bets over stretches is a test martingale.
 
+use std::ops::RangeBounds;
+
+use crate::wealth::log_sum_exp;
+
 /// The odds ratios that are bet on: 1.25^-8 to 1.25^18, that is 0.17 to 55.
 pub(crate) const GRID: usize = 27;
 
@@ -14,6 +18,9 @@ pub(crate) const ONE: usize = 8;
 
 const STEP: f64 = 1.25;
 
+/// The logarithm of what is left of a bet that was lost.
+const RUIN: f64 = -700.0;
+
 /// More failures than these in a block are counted as if there were only these, in proportion: the
 /// evidence becomes weaker, never stronger.
 const MOST: u64 = 100_000;
@@ -21,8 +28,8 @@ const MOST: u64 = 100_000;
 /// How much is bet on the candidate's odds being 1.25^(i+1) times as large as tolerated: most on two
 /// to five times.
 pub(crate) const PRIOR: [f64; GRID - ONE - 1] = [
-    0.04, 0.06, 0.10, 0.15, 0.18, 0.15, 0.09, 0.06, 0.04, 0.03, 0.02, 0.02, 0.01, 0.01, 0.01, 0.01,
-    0.01, 0.01,
+    0.03, 0.05, 0.12, 0.28, 0.23, 0.10, 0.05, 0.03, 0.02, 0.02, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01,
+    0.005, 0.005,
 ];
 
 /// Two versions' requests and failures in one stretch of time.
@@ -49,27 +56,30 @@ impl Table {
     /// under it than under equal odds.
     pub fn logs(self) -> Option<[f64; GRID]> {
         let sums = self.scaled().sums()?;
-        let equal = sums.log_sum(1.0);
+        let equal = sums.log_sum(1.0, ..);
         Some(std::array::from_fn(|i| {
             let ratio = ratio(i);
             let beyond = (sums.observed - sums.least) as f64;
-            beyond * ratio.ln() - (sums.log_sum(ratio) - equal)
+            beyond * ratio.ln() - (sums.log_sum(ratio, ..) - equal)
         }))
     }
 
-    /// For each odds ratio, the logarithm of how much more probable it is that the candidate has any
-    /// of the failures, or none, as was seen. A crowd of failures counts no more than one.
-    pub fn presence_logs<const N: usize>(self, ratios: [f64; N]) -> Option<[f64; N]> {
+    /// For each odds ratio, the logarithm of how much more probable it is that the candidate has more
+    /// than its part of the failures, or has not, as was seen. A crowd of failures is one bit.
+    pub fn excess_logs<const N: usize>(self, ratios: [f64; N]) -> Option<[f64; N]> {
         let sums = self.scaled().sums()?;
-        if sums.least > 0 {
-            return None;
-        }
-        let absent = |ratio: f64| (-sums.log_sum(ratio)).exp();
-        let equal = absent(1.0);
-        Some(ratios.map(|ratio| match sums.observed {
-            0 => (absent(ratio) / equal).ln(),
-            _ => ((1.0 - absent(ratio)) / (1.0 - equal)).ln(),
-        }))
+        let table = sums.table;
+        let all = table.champion as f64 + table.candidate as f64;
+        let part = (sums.failed as f64 * table.candidate as f64 / all) as u64;
+        // Beyond the most there is nothing to bet on; at the least it is certain.
+        let limit = (part + 1).clamp(sums.least + 1, sums.most);
+        let of = |ratio: f64| {
+            let (below, beyond) = (sums.log_sum(ratio, ..limit), sums.log_sum(ratio, limit..));
+            let chosen = if sums.observed >= limit { beyond } else { below };
+            chosen - log_sum_exp([below, beyond].into_iter())
+        };
+        let equal = of(1.0);
+        Some(ratios.map(|ratio| (of(ratio) - equal).max(RUIN)))
     }
 
     fn scaled(self) -> Self {
@@ -115,22 +125,32 @@ struct Sums {
 }
 
 impl Sums {
-    /// The logarithm of the sum of the noncentral weights, in units of the weight of the least
-    /// possible number of failures.
-    fn log_sum(&self, ratio: f64) -> f64 {
-        let (mut sum, mut term, mut scale) = (1.0f64, 1.0f64, 0.0f64);
-        for j in self.least..self.most {
+    /// The logarithm of the sum of the noncentral weights of so many failures of the candidate, in
+    /// units of the weight of the least possible number.
+    fn log_sum(&self, ratio: f64, of: impl RangeBounds<u64>) -> f64 {
+        let (mut sum, mut term, mut scale) = (0.0f64, 1.0f64, 0.0f64);
+        let mut most = 0.0;
+        for j in self.least..=self.most {
+            if of.contains(&j) {
+                sum += term;
+            }
+            most = term.max(most);
+            if j == self.most {
+                break;
+            }
             let rest = (self.table.champion - (self.failed - j) + 1) as f64;
             let factor = (self.table.candidate - j) as f64 * (self.failed - j) as f64
                 / ((j + 1) as f64 * rest);
             term *= factor * ratio;
-            sum += term;
-            // The factors only shrink, so that the rest of the sum is below a geometric series.
-            if term < sum * 1e-17 {
+            // The factors only shrink, so that the rest is below a geometric series.
+            if term < most * 1e-30 && term < sum * 1e-17 {
                 break;
             }
-            if sum > 1e200 {
-                (sum, term, scale) = (sum * 1e-200, term * 1e-200, scale + 200.0);
+            if term > 1e200 {
+                sum *= 1e-200;
+                most *= 1e-200;
+                term *= 1e-200;
+                scale += 200.0;
             }
         }
         sum.ln() + scale * std::f64::consts::LN_10

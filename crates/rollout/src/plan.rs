@@ -182,7 +182,8 @@ pub struct Latency {
 pub struct Slower<const PERCENT: u8> {
     /// Its part of alpha, relative to the other guards'.
     pub weight: f64,
-    /// How many times as long the candidate may take. Rounded to a power of 2^(1/16), 4.4 %.
+    /// A candidate that was measured to take less than so many times as long is never taken back for
+    /// it, however sure it is that it is slower. Times are known to 4.4 %.
     pub factor: f64,
 }
 
@@ -291,7 +292,7 @@ impl Default for Plan {
             stake,
             ..Step::default()
         };
-        let whole = Step { shadow: true, ..step(100.0, 5, 100, 1.0) };
+        let whole = Step { shadow: true, ..step(100.0, 5, 100, 2.0) };
         Self {
             alpha: 0.01,
             block: SignedDuration::from_secs(5),
@@ -300,8 +301,8 @@ impl Default for Plan {
             steps: vec![
                 step(0.0, 5, 200, 1.0),
                 step(1.0, 10, 100, 2.0),
-                step(5.0, 10, 500, 5.0),
-                step(25.0, 10, 1000, 1.0),
+                step(5.0, 10, 500, 12.0),
+                step(25.0, 10, 1000, 3.0),
                 whole,
             ],
             replay: None,
@@ -320,7 +321,7 @@ impl Default for Step {
 
 impl Default for Errors {
     fn default() -> Self {
-        Self { weight: 12.0, factor: 1.0, points: 0.001 }
+        Self { weight: 20.0, factor: 1.0, points: 0.001 }
     }
 }
 
@@ -350,7 +351,7 @@ impl Default for Agreement {
 
 impl Default for Labels {
     fn default() -> Self {
-        Self { weight: 2.0, factor: 1.0, points: 0.01 }
+        Self { weight: 1.0, factor: 1.0, points: 0.01 }
     }
 }
 
@@ -513,7 +514,8 @@ impl Experiment {
             )));
         }
         let sum: f64 = self.shares.iter().sum();
-        if self.shares.iter().any(|share| !(*share >= 0.01)) || sum >= 100.0 {
+        let in_range = |share: &f64| (0.01..100.0).contains(share);
+        if !self.shares.iter().all(in_range) || sum >= 100.0 {
             return wrong(
                 "experiment.shares",
                 format!("{:?}", self.shares),

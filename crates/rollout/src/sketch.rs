@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Buckets to a factor of two; one is 4.4 % wide.
-pub(crate) const PER_OCTAVE: f64 = 16.0;
+const PER_OCTAVE: f64 = 16.0;
 
 /// The last bucket of latencies begins after 2^40 ns, 18 minutes.
 const LAST_LATENCY: u16 = 640;
@@ -64,9 +64,9 @@ impl Latencies {
         Some(Duration::from_nanos(nanos as u64))
     }
 
-    /// Counts by bucket, each bucket moved down by so many.
-    pub(crate) fn shifted(&self, down: i32) -> impl DoubleEndedIterator<Item = (i32, u64)> {
-        self.buckets.iter().map(move |(bucket, count)| (i32::from(*bucket) - down, *count))
+    /// Counts by bucket.
+    pub(crate) fn buckets(&self) -> impl DoubleEndedIterator<Item = (u16, u64)> {
+        self.buckets.iter().map(|(bucket, count)| (*bucket, *count))
     }
 }
 
@@ -146,6 +146,11 @@ impl Predictions {
             *counted = counted.saturating_add(*count);
         }
     }
+}
+
+/// A factor of time, in buckets.
+pub(crate) fn buckets(factor: f64) -> i32 {
+    libm::round(libm::log2(factor) * PER_OCTAVE) as i32
 }
 
 fn number_bucket(number: f64) -> i16 {

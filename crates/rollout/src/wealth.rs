@@ -18,7 +18,7 @@ const NAT: f64 = (1u64 << 32) as f64;
 const STARTS: u32 = 16;
 
 /// The part of a step's stake that is put in when it begins.
-const FIRST: f64 = 0.7;
+const FIRST: f64 = 0.85;
 
 /// The logarithms of what each bet of a guard has earned, by the time at which it was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,30 +55,34 @@ impl Wealth {
 
     /// The logarithms of what each bet has earned since the beginning.
     pub fn sums(&self) -> Vec<f64> {
-        self.since(0)
+        let mut sums = Vec::new();
+        self.epochs.values().for_each(|earned| add(&mut sums, earned));
+        nats(&sums)
     }
 
     /// The logarithm of the wealth. `mixed` is that of all bets together, by what each has earned.
     pub fn log(&self, stakes: &[f64], mixed: impl Fn(&[f64]) -> f64) -> f64 {
         let mut logs = Vec::with_capacity(self.epochs.len() + 1);
+        let mut sums = Vec::new();
         let mut idle = 1.0;
-        for epoch in self.epochs.keys() {
+        for (epoch, earned) in self.epochs.iter().rev() {
+            add(&mut sums, earned);
             let stake = stake(stakes, *epoch);
             idle -= stake;
-            logs.push(stake.ln() + mixed(&self.since(*epoch)));
+            logs.push(stake.ln() + mixed(&nats(&sums)));
         }
         logs.push(idle.max(0.0).ln());
         log_sum_exp(logs.into_iter())
     }
+}
 
-    fn since(&self, epoch: u32) -> Vec<f64> {
-        let mut sums: Vec<i64> = Vec::new();
-        for logs in self.epochs.range(epoch..).map(|(_, logs)| logs) {
-            sums.resize(logs.len().max(sums.len()), 0);
-            sums.iter_mut().zip(logs).for_each(|(sum, log)| *sum = sum.saturating_add(*log));
-        }
-        sums.into_iter().map(|sum| sum as f64 / NAT).collect()
-    }
+fn add(sums: &mut Vec<i64>, earned: &[i64]) {
+    sums.resize(earned.len().max(sums.len()), 0);
+    sums.iter_mut().zip(earned).for_each(|(sum, log)| *sum = sum.saturating_add(*log));
+}
+
+fn nats(sums: &[i64]) -> Vec<f64> {
+    sums.iter().map(|sum| *sum as f64 / NAT).collect()
 }
 
 /// The part of the wealth that is put in at the beginning of an epoch. All of them add up to 1.

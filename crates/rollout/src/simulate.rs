@@ -1,0 +1,408 @@
+//! What a plan would do, before anyone tries it: rollouts with made-up traffic, decided by the very
+//! functions that decide real ones.
+//!
+//! The traffic is as unkind as real traffic: its rate wanders and bursts, the time to the answer has
+//! a heavy tail, wanders too, and now and then everything is slow for seconds or many requests fail,
+//! whatever the version. Versions do not hit each other's requests.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::block::{Block, Counts, Shadowed};
+use crate::decide::{Action, next};
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::sketch::{Latencies, Predictions, buckets};
+use crate::thompson::normal;
+use crate::{Error, Result};
+
+/// A rollout that has not ended by then is given up.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24 * 7);
+
+/// What traffic is like, and what is wrong with the candidate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scenario {
+    /// Requests a second, all versions together.
+    pub rps: f64,
+    /// The part of the requests that fail.
+    pub error_rate: f64,
+    /// By how much more of its requests the candidate fails: 0.02 is two points.
+    pub regression: f64,
+    /// How many times as long the candidate takes.
+    pub slower: f64,
+    /// How many times as long the candidate takes for the slowest requests only, those above the
+    /// champion's 98th percentile.
+    pub slower_tail: f64,
+    /// The step from which on the candidate is worse; in steps before it, it is as the champion.
+    pub from_step: usize,
+    /// How much each version's own speed wanders from second to second, as a part of it. What slows
+    /// only one version breaks the assumption of the guard of slow answers.
+    pub own_jitter: f64,
+    /// Stalls a minute that hit every request of one version for a second, and not the other's.
+    pub own_stalls: f64,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            rps: 100.0,
+            error_rate: 0.01,
+            regression: 0.0,
+            slower: 1.0,
+            slower_tail: 1.0,
+            from_step: 0,
+            own_jitter: 0.03,
+            own_stalls: 0.0,
+        }
+    }
+}
+
+/// How one simulated rollout went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Whether the candidate became the champion.
+    pub promoted: bool,
+    /// Whether it was taken back.
+    pub stopped: bool,
+    /// The step in which it ended.
+    pub step: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// How long each step took that was begun.
+    pub steps: Vec<Duration>,
+    /// From when the candidate was worse to the end.
+    pub since_onset: Option<Duration>,
+    /// Requests of callers that the candidate failed or was slow for and the champion would not have.
+    pub hurt: u64,
+    /// Requests of callers that the candidate served while it was worse.
+    pub exposed: u64,
+    /// The guard that took it back.
+    pub guard: String,
+}
+
+impl Scenario {
+    /// Refuses what no traffic is like, naming the field.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |name: &str, value: f64, expected: &str| {
+            Err(Error::new(format!("{name}: expected {expected}, got {value}")))
+        };
+        if !(0.01..=100_000.0).contains(&self.rps) {
+            return wrong("rps", self.rps, "0.01 to 100000 requests a second");
+        }
+        if !(0.0..=1.0).contains(&self.error_rate) {
+            return wrong("error_rate", self.error_rate, "a part from 0 to 1");
+        }
+        if !(-1.0..=1.0).contains(&self.regression) {
+            return wrong("regression", self.regression, "a part from -1 to 1");
+        }
+        for (name, factor) in [("slower", self.slower), ("slower_tail", self.slower_tail)] {
+            if !(0.01..=1000.0).contains(&factor) {
+                return wrong(name, factor, "a factor from 0.01 to 1000");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.own_jitter) {
+            return wrong("own_jitter", self.own_jitter, "a part from 0 to 1");
+        }
+        if !(0.0..=60.0).contains(&self.own_stalls) {
+            return wrong("own_stalls", self.own_stalls, "0 to 60 a minute");
+        }
+        Ok(())
+    }
+
+    fn is_worse(&self) -> bool {
+        self.regression > 0.0 || self.slower > 1.0 || self.slower_tail > 1.0
+    }
+}
+
+/// Simulates one rollout. The same seed gives the same run.
+pub fn simulate(plan: &Plan, scenario: &Scenario, seed: u64) -> Result<Run> {
+    scenario.check()?;
+    if plan.experiment.is_some() {
+        return Err(Error::new("experiment: only plans with steps can be simulated"));
+    }
+    let begin = Timestamp::UNIX_EPOCH;
+    let mut report = Report::new(plan, 1, &[2], begin)?;
+    let mut traffic = Traffic::new(scenario, seed);
+    let mut run = Run {
+        promoted: false,
+        stopped: false,
+        step: 0,
+        took: Duration::ZERO,
+        steps: Vec::new(),
+        since_onset: None,
+        hurt: 0,
+        exposed: 0,
+        guard: String::new(),
+    };
+    if plan.replay.is_some() {
+        report.replay = Some(crate::Replayed { requests: 1, agreed: 1, failed: 0 });
+    }
+    let mut now = begin;
+    let (mut began, mut onset) = (begin, None);
+    while now.duration_since(begin) < LONGEST {
+        if let Some(action) = next(plan, &report, now) {
+            let elapsed = Duration::try_from(now.duration_since(began)).unwrap_or_default();
+            if now > begin {
+                run.steps.push(elapsed);
+            }
+            began = now;
+            match &action {
+                Action::Move { step, .. } if *step >= scenario.from_step && scenario.is_worse() => {
+                    onset = onset.or(Some(now));
+                }
+                Action::Move { .. } => {}
+                Action::Promote { .. } => run.promoted = true,
+                Action::RollBack { why, .. } => {
+                    run.stopped = true;
+                    run.guard = why.split(':').next().unwrap_or_default().to_owned();
+                }
+            }
+            report.applied(&action, now);
+            if report.is_over() {
+                break;
+            }
+        }
+        let step = &plan.steps[report.step];
+        let end = now + plan.block;
+        let mix = Mix {
+            share: step.share / 100.0,
+            shadow: step.shadow,
+            worse: onset.is_some(),
+            seconds: plan.block.as_secs() as usize,
+        };
+        let block = traffic.block(&mix, now, end, &mut run);
+        report.absorb(plan, &[block]);
+        now = end;
+    }
+    run.step = report.step;
+    run.took = Duration::try_from(now.duration_since(begin)).unwrap_or_default();
+    run.since_onset =
+        onset.map(|onset| Duration::try_from(now.duration_since(onset)).unwrap_or_default());
+    Ok(run)
+}
+
+/// How a block's traffic is split.
+struct Mix {
+    share: f64,
+    shadow: bool,
+    worse: bool,
+    seconds: usize,
+}
+
+/// Buckets of latencies that are counted here; 2^30 ns is a second, and 2^40 the last.
+const BUCKETS: usize = 641;
+
+/// The places of the table of latencies.
+const TABLE: usize = 1 << 14;
+
+/// Made-up traffic. Everything that wanders does so for all versions.
+struct Traffic {
+    scenario: Scenario,
+    random: fastrand::Rng,
+    /// The bucket of the time to the answer, by rank among [`TABLE`] requests.
+    table: Vec<i32>,
+    load: f64,
+    slow: f64,
+    spike: (usize, i32),
+    failing: (usize, f64),
+    own: [f64; 2],
+}
+
+impl Traffic {
+    fn new(scenario: &Scenario, seed: u64) -> Self {
+        Self {
+            scenario: scenario.clone(),
+            random: fastrand::Rng::with_seed(seed),
+            table: table(),
+            load: 0.0,
+            slow: 0.0,
+            spike: (0, 0),
+            failing: (0, 1.0),
+            own: [0.0; 2],
+        }
+    }
+
+    fn block(&mut self, mix: &Mix, start: Timestamp, end: Timestamp, run: &mut Run) -> Block {
+        let mut arms = [Arm::new(), Arm::new()];
+        let mut shadow = Shadowed::default();
+        for _ in 0..mix.seconds {
+            self.drift();
+            let rate = self.scenario.rps * self.load.exp();
+            let requests = poisson(&mut self.random, rate);
+            let candidates = binomial(&mut self.random, requests, mix.share);
+            for (i, count) in [(0, requests - candidates), (1, candidates)] {
+                self.serve(i, count, mix, &mut arms[i], run);
+            }
+            if mix.shadow {
+                self.shadow(requests, mix, &mut shadow);
+            }
+        }
+        let [mut champion, mut candidate] = arms.map(Arm::counts);
+        if mix.share >= 1.0 {
+            // It is the champion that looks on: what the shadow failed alone is what it failed alone.
+            std::mem::swap(&mut shadow.shadow_failed, &mut shadow.caller_failed);
+            champion.shadow = shadow;
+        } else {
+            candidate.shadow = shadow;
+        }
+        let versions = [(1, champion), (2, candidate)];
+        let versions = versions.into_iter().filter(|(_, counts)| *counts != Counts::default());
+        Block { start, end, versions: versions.collect() }
+    }
+
+    /// Lets a second pass.
+    fn drift(&mut self) {
+        let random = &mut self.random;
+        self.load = 0.98 * self.load + 0.06 * normal(random);
+        self.slow = 0.9 * self.slow + 0.05 * normal(random);
+        self.spike.0 = self.spike.0.saturating_sub(1);
+        if self.spike.0 == 0 && random.f64() < 1.0 / 90.0 {
+            self.spike = (1 + random.usize(0..4), buckets(1.5 + 6.0 * random.f64()));
+        }
+        self.failing.0 = self.failing.0.saturating_sub(1);
+        if self.failing.0 == 0 && random.f64() < 1.0 / 300.0 {
+            self.failing = (1 + random.usize(0..8), 2.0 + 8.0 * random.f64());
+        }
+        for own in &mut self.own {
+            let stalls = random.f64() < self.scenario.own_stalls / 60.0;
+            let jitter = self.scenario.own_jitter * normal(random);
+            *own = if stalls { 1.5 } else { jitter };
+        }
+    }
+
+    fn error_rate(&self) -> f64 {
+        let factor = if self.failing.0 > 0 { self.failing.1 } else { 1.0 };
+        (self.scenario.error_rate * factor).min(1.0)
+    }
+
+    fn serve(&mut self, i: usize, count: u64, mix: &Mix, arm: &mut Arm, run: &mut Run) {
+        let worse = i == 1 && mix.worse;
+        let usual = self.error_rate();
+        let more = if worse { self.scenario.regression } else { 0.0 };
+        let failures = binomial(&mut self.random, count, (usual + more).clamp(0.0, 1.0));
+        arm.requests += count;
+        arm.failures += failures;
+        let spike = if self.spike.0 > 0 { self.spike.1 } else { 0 };
+        let shared = buckets((self.slow + self.own[i]).exp()) + spike;
+        let (factor, tail) = match worse {
+            true => (buckets(self.scenario.slower), buckets(self.scenario.slower_tail)),
+            false => (0, 0),
+        };
+        for _ in 0..count - failures {
+            let drawn = self.random.u64(..);
+            let rank = drawn as usize % TABLE;
+            let slowest = rank >= TABLE - TABLE / 50;
+            let bucket = self.table[rank] + shared + factor + if slowest { tail } else { 0 };
+            arm.latencies[bucket.clamp(0, BUCKETS as i32 - 1) as usize] += 1;
+            arm.predictions[(drawn >> 32) as usize % 64] += 1;
+        }
+        if worse {
+            run.exposed += count;
+            let slow = self.scenario.slower > 1.0;
+            let tail = if self.scenario.slower_tail > 1.0 { count / 50 } else { 0 };
+            let failed = (failures as f64 * more / (usual + more).max(1e-9)).round() as u64;
+            run.hurt += if slow { count } else { failed + tail };
+        }
+    }
+
+    /// Both get the same requests; half of the usual failures are the request's, and hit both.
+    fn shadow(&mut self, requests: u64, mix: &Mix, shadow: &mut Shadowed) {
+        let usual = self.error_rate();
+        let more = if mix.worse { self.scenario.regression } else { 0.0 };
+        let random = &mut self.random;
+        let neither = binomial(random, requests, usual / 2.0);
+        let own = binomial(random, requests - neither, (usual / 2.0 + more).clamp(0.0, 1.0));
+        let caller = binomial(random, requests - neither - own, usual / 2.0);
+        let both = requests - neither - own - caller;
+        shadow.neither += neither;
+        shadow.shadow_failed += own;
+        shadow.caller_failed += caller;
+        shadow.both += both;
+        shadow.agreed += binomial(random, both, 0.95);
+    }
+}
+
+/// What one version did, in arrays.
+struct Arm {
+    requests: u64,
+    failures: u64,
+    latencies: Vec<u64>,
+    predictions: [u64; 64],
+}
+
+impl Arm {
+    fn new() -> Self {
+        Self { requests: 0, failures: 0, latencies: vec![0; BUCKETS], predictions: [0; 64] }
+    }
+
+    fn counts(self) -> Counts {
+        let mut latencies = Latencies::default();
+        let filled = self.latencies.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled.for_each(|(bucket, count)| latencies.add_to(bucket as u16, *count));
+        let mut predictions = Predictions::default();
+        let filled = self.predictions.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled.for_each(|(bucket, count)| predictions.add_to(bucket as i16, *count));
+        let (requests, failures) = (self.requests, self.failures);
+        Counts { requests, failures, latencies, predictions, ..Counts::default() }
+    }
+}
+
+/// Times to the answer by rank: log-normal around 5 ms with σ = 0.5, and from the 97th percentile on
+/// a Pareto tail with index 2.5.
+fn table() -> Vec<i32> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut body: Vec<f64> = (0..TABLE).map(|_| 5e6 * (0.5 * normal(&mut random)).exp()).collect();
+    body.sort_by(f64::total_cmp);
+    let from = TABLE * 97 / 100;
+    let limit = body[from];
+    for rank in from..TABLE {
+        let beyond = (TABLE - rank) as f64 / (TABLE - from) as f64;
+        body[rank] = limit * beyond.powf(-1.0 / 2.5);
+    }
+    body.into_iter().map(buckets).collect()
+}
+
+/// A draw from a Poisson distribution.
+fn poisson(random: &mut fastrand::Rng, mean: f64) -> u64 {
+    if mean > 200.0 {
+        return (mean + mean.sqrt() * normal(random)).round().max(0.0) as u64;
+    }
+    let (mut count, limit) = (0, (-mean).exp());
+    let mut product = random.f64();
+    while product > limit {
+        count += 1;
+        product *= random.f64();
+    }
+    count
+}
+
+/// A draw from a binomial distribution, by the gaps between successes or, where there are many, by
+/// the normal distribution.
+fn binomial(random: &mut fastrand::Rng, trials: u64, chance: f64) -> u64 {
+    if chance <= 0.0 || trials == 0 {
+        return 0;
+    }
+    if chance >= 1.0 {
+        return trials;
+    }
+    if chance > 0.5 {
+        return trials - binomial(random, trials, 1.0 - chance);
+    }
+    let mean = trials as f64 * chance;
+    if mean > 200.0 {
+        let drawn = mean + (mean * (1.0 - chance)).sqrt() * normal(random);
+        return drawn.round().clamp(0.0, trials as f64) as u64;
+    }
+    let (mut at, mut successes) = (0.0, 0);
+    let log = (-chance).ln_1p();
+    loop {
+        at += ((1.0 - random.f64()).ln() / log).floor() + 1.0;
+        if at > trials as f64 {
+            return successes;
+        }
+        successes += 1;
+    }
+}
