@@ -106,6 +106,19 @@ pub(crate) fn guard_figures(
     figures
 }
 
+/// A guard's name as people read it.
+pub(crate) fn shown_guard(name: &str) -> String {
+    match name {
+        "errors" => "Failing requests".to_owned(),
+        "latency.p50" => "Usual time to the answer".to_owned(),
+        "latency.p99" => "Slowest answers".to_owned(),
+        "distribution" => "What is predicted".to_owned(),
+        "agreement" => "Agreement of the shadow".to_owned(),
+        "labels" => "Wrong predictions".to_owned(),
+        _ => name.trim_start_matches("metrics.").to_owned(),
+    }
+}
+
 fn version_figures(plan: &Plan, report: &Report, version: u64) -> Value {
     let none = Totals::default();
     let totals = report.totals.get(&version).unwrap_or(&none);

@@ -166,7 +166,7 @@ fn add(logs: &mut Vec<f64>, more: Option<Vec<f64>>) {
 /// Whether the candidate is slower than the champion more often than it is faster (the sign of Mann and Whitney's U); `None` if it is neither.
 ///
 /// One block is one toss of a coin, however its requests depend on each other.
-fn slower(champion: &Latencies, candidate: &Latencies) -> Option<bool> {
+pub(crate) fn slower(champion: &Latencies, candidate: &Latencies) -> Option<bool> {
     let mut champions = champion.buckets().peekable();
     let (mut below, mut twice) = (0u128, 0u128);
     for (bucket, count) in candidate.buckets() {

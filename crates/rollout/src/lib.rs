@@ -32,6 +32,9 @@ mod guard;
 mod memory;
 mod odds;
 mod plan;
+mod plot;
+#[cfg(test)]
+mod reference;
 mod report;
 pub mod simulate;
 mod sketch;
@@ -49,6 +52,7 @@ pub use plan::{
     Agreement, Better, Distribution, Errors, Experiment, Guards, Kind, Labels, Latency, Metric,
     Plan, Replay, Slower, Step,
 };
+pub use plot::plot;
 pub use report::{Point, Replayed, Report, State};
 pub use sketch::{Latencies, Predictions};
 pub use start::{start, status};

@@ -10,6 +10,7 @@ use crate::decide::Action;
 use crate::evidence;
 use crate::guard::Guard;
 use crate::plan::{Plan, shown};
+use crate::plot;
 use crate::sketch::Latencies;
 use crate::wealth::{Wealth, epoch};
 use crate::{Error, Result};
@@ -58,6 +59,9 @@ pub struct Report {
     pub(crate) moves: Vec<(Timestamp, usize)>,
     /// The latest time that was heard of: a clock that is put back does not go below it.
     pub(crate) latest: Timestamp,
+    /// What the plan lets each guard go to.
+    #[serde(default)]
+    pub(crate) limits: BTreeMap<String, Limit>,
     /// The evidence over time, by candidate and guard.
     pub(crate) track: BTreeMap<u64, BTreeMap<String, Vec<Point>>>,
 }
@@ -99,6 +103,16 @@ pub struct Point {
     /// The confidence sequence: lower bound, estimate, upper bound. The odds ratio of failures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounds: Option<[f64; 3]>,
+}
+
+/// What the plan lets a guard go to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limit {
+    /// The logarithm of the e-value at which it takes a candidate back.
+    pub log_e: f64,
+    /// The tolerated odds ratio, for guards that compare odds.
+    pub tolerated: f64,
 }
 
 /// What was counted of one version.
@@ -145,7 +159,7 @@ impl Report {
             }
             all.push(*candidate);
         }
-        Ok(Self {
+        let mut report = Self {
             champion,
             candidates: candidates.to_vec(),
             state: State::Waiting,
@@ -160,8 +174,11 @@ impl Report {
             wealth: BTreeMap::new(),
             moves: Vec::new(),
             latest: now,
+            limits: BTreeMap::new(),
             track: BTreeMap::new(),
-        })
+        };
+        report.limits = plot::limits(plan, &report);
+        Ok(report)
     }
 
     /// Whether the plan's replay has yet to be run.

@@ -2,6 +2,7 @@
 
 mod manage;
 mod replay;
+mod simulate;
 
 use std::path::Path;
 
@@ -30,6 +31,8 @@ enum Verb {
     Stop(manage::ChangeArgs),
     /// Print the default plan, to be changed
     Plan,
+    /// Say how long a plan takes, and how soon it would find a candidate that is worse
+    Simulate(simulate::Args),
 }
 
 /// Does what was asked.
@@ -40,6 +43,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Verb::Pause(args) => manage::change(args, manage::Change::Pause),
         Verb::Resume(args) => manage::change(args, manage::Change::Resume),
         Verb::Stop(args) => manage::change(args, manage::Change::Stop),
+        Verb::Simulate(args) => simulate::simulate(args),
         Verb::Plan => {
             print!("{}", toml::to_string(&Plan::default())?);
             Ok(())
