@@ -156,6 +156,24 @@ class Rollout(unittest.TestCase):
         for server in self.servers:
             harness.wait_until(lambda: self.asked(server) == "1", server)
 
+    def test_whoever_decides_may_be_killed(self):
+        self.push("add", "--meta", "n=2")
+        survivor = self.servers[1]
+        callers = Callers([survivor])
+        callers.start()
+        self.addCleanup(callers.stop)
+        self.modelyard("rollout", "start", "fraud", "--to", "2", "--plan", self.plan)
+        # The first one started holds the lease; it dies in the middle of a step.
+        harness.wait_until(lambda: len(self.history()) > 4, survivor)
+        self.servers[0].process.kill()
+        harness.wait_until(lambda: self.history()[-1]["event"]["kind"] == "rollout_ended", survivor)
+        callers.stop()
+        self.assertEqual(set(callers.statuses), {200}, callers.statuses)
+        kinds = [record["event"]["kind"] for record in self.history()]
+        self.assertEqual(kinds.count("rollout_moved"), 2, "each step was taken once")
+        self.assertEqual(self.history()[-1]["event"]["outcome"], "promoted")
+        self.modelyard("check")
+
     def asked(self, server):
         import requests
 

@@ -52,8 +52,12 @@ impl Yard {
     }
 
     async fn start(&self, plan: &Plan) -> Record {
+        self.start_with(plan, &[2]).await
+    }
+
+    async fn start_with(&self, plan: &Plan, candidates: &[u64]) -> Record {
         let by = By::new("ada");
-        rollout::start(&self.registry, "m", &[2], (plan, None), &by).await.unwrap()
+        rollout::start(&self.registry, "m", candidates, (plan, None), &by).await.unwrap()
     }
 
     fn pass(&self, seconds: i64) {
@@ -318,4 +322,53 @@ async fn a_rollout_that_nobody_can_read_is_given_up() {
     let (outcome, _, why) = yard.ended().await.expect("it is given up");
     assert_eq!(outcome, Outcome::RolledBack);
     assert!(why.contains("cannot go on with it"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_follow_the_feedback_until_one_is_the_best() {
+    let yard = Yard::new().await;
+    let mut a = yard.server("a").await;
+    let plan = Plan::parse(
+        r#"
+        block = "1s"
+        settle = "1s"
+        [experiment]
+        kind = "thompson"
+        metric = "clicks"
+        time = "30s"
+        feedback = 50
+        most = "1h"
+        every = "5s"
+        [guards.metrics.clicks]
+        high = 1
+        "#,
+    )
+    .unwrap();
+    yard.start_with(&plan, &[2, 3]).await;
+    let before = yard.traffic().await;
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut moved = false;
+    for second in 0..300 {
+        a.turn().await.unwrap();
+        if yard.ended().await.is_some() {
+            break;
+        }
+        let at = yard.clock().now();
+        for share in yard.traffic().await.iter().filter(|share| share.share > 0) {
+            for i in 0..10 {
+                let id = second * 100 + share.version * 10 + i;
+                a.observe(&observation(share.version, id, at, false, None));
+                // Version 3 is clicked four times as often as the others.
+                let clicked = random.f64() < if share.version == 3 { 0.6 } else { 0.15 };
+                let body = json!({"metrics": {"clicks": u8::from(clicked)}});
+                let feedback = Feedback { id: format!("f{id}"), request: format!("r{id}"), body };
+                yard.registry.give_feedback("m", &feedback).await.unwrap();
+            }
+        }
+        moved |= yard.traffic().await != before;
+        yard.pass(1);
+    }
+    assert!(moved, "the shares have followed");
+    let (outcome, champion, why) = yard.ended().await.expect("it ends within five minutes");
+    assert_eq!((outcome, champion), (Outcome::Promoted, 3), "{why}");
 }
