@@ -12,11 +12,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use model::{ErrorCode, Observation};
 use registry::{By, Clock, Decision, Measurement, Registry, Rollout};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use crate::memory::Memory;
-use crate::{Action, Block, Plan, Report, Tally, next};
+use crate::{Action, Block, Plan, Report, Tally, next, plot};
 
 /// How often a server looks whether there is something to do.
 const TURN: Duration = Duration::from_secs(1);
@@ -258,7 +258,7 @@ impl Driver {
         if measured.is_empty() && action.is_none() {
             return Ok(());
         }
-        let decision = action.as_ref().map(decision);
+        let decision = action.as_ref().map(|action| decision(action, &report));
         if let Some(action) = &action {
             report.applied(action, now);
         }
@@ -311,7 +311,7 @@ impl Driver {
 }
 
 /// What an action means for the registry, with who, why and the figures.
-pub fn decision(action: &Action) -> (Decision, By) {
+pub fn decision(action: &Action, report: &Report) -> (Decision, By) {
     let (decision, why, evidence) = match action {
         Action::Move { shares, why, evidence, .. } => {
             (Decision::Move(shares.clone()), why, evidence)
@@ -319,7 +319,11 @@ pub fn decision(action: &Action) -> (Decision, By) {
         Action::Promote { version, why, evidence } => (Decision::Promote(*version), why, evidence),
         Action::RollBack { why, evidence } => (Decision::RollBack, why, evidence),
     };
-    (decision, By::new(WHO).because(why).on_evidence(evidence.clone()))
+    let mut evidence = evidence.clone();
+    if let Value::Object(figures) = &mut evidence {
+        figures.insert("plot".to_owned(), Value::String(plot(report)));
+    }
+    (decision, By::new(WHO).because(why).on_evidence(evidence))
 }
 
 fn observe(counted: &Mutex<BTreeMap<String, Counted>>, observation: &Observation) {

@@ -53,7 +53,7 @@ pub async fn start(
     let record = registry.start_rollout(model, start, &by).await?;
     if let Action::RollBack { why, .. } = &first {
         if let Some(started) = registry.rollout(model).await? {
-            let decided = Some(decision(&first));
+            let decided = Some(decision(&first, &report));
             registry.advance(&started, &started.report, &[], decided).await?;
         }
         return Err(Error::new(ErrorCode::FailedPrecondition, why.clone()));

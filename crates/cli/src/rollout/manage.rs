@@ -154,10 +154,14 @@ fn parts(rollout: &Rollout) -> Result<(Plan, Report), Failure> {
 #[command(after_help = "\
 Examples:
   modelyard rollout status                      every rollout that is under way
-  modelyard rollout status fraud                with the figures of each guard")]
+  modelyard rollout status fraud                with the figures of each guard
+  modelyard rollout status fraud --plot fraud.svg")]
 pub struct StatusArgs {
     /// The model's name
     model: Option<String>,
+    /// Write the strongest evidence over time to a file, as SVG
+    #[arg(long, value_name = "FILE", requires = "model")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
 }
@@ -172,6 +176,11 @@ pub fn status(args: StatusArgs) -> Result<(), Failure> {
                 .help(format!("what came of earlier ones: modelyard history {model}"))),
         },
     })?;
+    if let (Some(path), [rollout]) = (&args.plot, &rollouts[..]) {
+        let (_, report) = parts(rollout)?;
+        std::fs::write(path, rollout::plot(&report))
+            .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+    }
     if args.place.json {
         let now = Timestamp::now();
         let all = rollouts.iter().map(|rollout| rollout::status(rollout, now).or_failure());

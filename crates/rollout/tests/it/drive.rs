@@ -190,6 +190,7 @@ async fn a_candidate_that_is_as_good_is_promoted_step_by_step() {
     for record in &moved {
         assert_eq!(record.who, "rollout");
         let evidence = record.evidence.as_ref().unwrap();
+        assert!(evidence["plot"].as_str().unwrap().starts_with("<svg"), "{evidence}");
         assert!(evidence["requests_in_step"].as_u64().unwrap() > 0, "{evidence}");
     }
     a.turn().await.unwrap();
