@@ -197,8 +197,10 @@ async fn nothing_loaded(serving: &Serving) -> Failure {
         _ => None,
     });
     match reasons.next() {
-        Some(reason) if status.iter().all(|s| s.info.is_none()) => Failure::refused(reason)
-            .help("`modelyard inspect` shows what the model needs and which engines can run it"),
+        Some(reason) if status.iter().all(|s| s.info.is_none() && !s.state.answers()) => {
+            Failure::refused(reason)
+                .help("`modelyard inspect` shows what the model needs and which engines can run it")
+        }
         _ => std::future::pending().await,
     }
 }

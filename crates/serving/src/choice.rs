@@ -21,6 +21,8 @@ pub(crate) struct Choice {
     parts: Vec<Part>,
     pinned: HashMap<String, usize>,
     total: u64,
+    /// From one turn's point to the next one's.
+    step: u64,
     /// Who gets what names no version although none has a share.
     last: Option<usize>,
 }
@@ -47,6 +49,7 @@ impl Choice {
                 }
             }
         }
+        choice.step = step(choice.total);
         choice
     }
 
@@ -70,9 +73,7 @@ impl Choice {
         if self.total == 0 {
             return self.last;
         }
-        // A step of about the golden ratio of the total spreads each version's turns evenly. It
-        // must have no divisor in common with the total, or some points would never be reached.
-        let mut point = turn.wrapping_mul(self.step()) % self.total;
+        let mut point = turn.wrapping_mul(self.step) % self.total;
         for (position, part) in self.parts.iter().enumerate() {
             let share = u64::from(part.share);
             if point < share {
@@ -82,11 +83,13 @@ impl Choice {
         }
         None
     }
+}
 
-    fn step(&self) -> u64 {
-        let first = (self.total as f64 * 0.618_033_988_75) as u64;
-        (first.max(1)..).find(|step| divisor(*step, self.total) == 1).unwrap_or(1)
-    }
+/// A step of about the golden ratio of the total spreads each version's turns evenly. It must have
+/// no divisor in common with the total, or some points would never be reached.
+fn step(total: u64) -> u64 {
+    let first = (total as f64 * 0.618_033_988_75) as u64;
+    (first.max(1)..).find(|step| divisor(*step, total) <= 1).unwrap_or(1)
 }
 
 /// The greatest common divisor.

@@ -476,7 +476,7 @@ impl Serving {
                 Some(version) => version.shadow(&answered),
                 // It comes back if there is room; nobody is unloaded for what nobody sees.
                 None => {
-                    if let Found::Away = place.look() {
+                    if let Found::Away = place.look_for_room() {
                         self.inner.loading.jobs.ask(place.clone(), false);
                     }
                 }

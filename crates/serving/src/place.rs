@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use crate::reply::ModelInfo;
 use crate::version::{Past, Version};
 
-/// Once a load on demand has failed, the next is tried no sooner than this.
+/// Once a load on demand has failed, the next is tried no sooner than this; likewise one for which
+/// nobody else may be unloaded.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// An assigned version, for as long as it is assigned.
@@ -36,6 +37,8 @@ struct Inner {
     /// No longer assigned: what comes of a load that is under way is thrown away.
     is_dismissed: bool,
     failure: Option<(Instant, String)>,
+    /// When there last was no room for it.
+    no_room: Option<Instant>,
     info: Option<Arc<ModelInfo>>,
     past: Past,
 }
@@ -113,6 +116,16 @@ impl Place {
         Found::Away
     }
 
+    /// The same for who does not want anybody else to be unloaded: there is nothing to be done
+    /// while there was no room a moment ago.
+    pub(crate) fn look_for_room(&self) -> Found {
+        let no_room = self.lock().no_room;
+        match no_room {
+            Some(at) if at.elapsed() < AGAIN => Found::Loading,
+            _ => self.look(),
+        }
+    }
+
     /// Resolves when the load that is under way when this is called has ended.
     pub(crate) fn ended(&self) -> tokio::sync::futures::Notified<'_> {
         self.ended.notified()
@@ -140,6 +153,7 @@ impl Place {
         let unwanted = match outcome {
             Ok(version) if inner.is_dismissed => version,
             Ok(version) => {
+                inner.no_room = version.is_none().then(Instant::now);
                 if let Some(version) = &version {
                     inner.info = Some(version.info.clone());
                 }

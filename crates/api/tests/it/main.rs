@@ -3,6 +3,7 @@
 mod agreement;
 mod bad_input;
 mod connections;
+mod memory;
 mod oip;
 mod registry;
 mod rollout;

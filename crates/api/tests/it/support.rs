@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::{Assigned, Assignments, DataType, ErrorCode, InstanceSettings, Package};
 use runtime::Engines;
 use serde_json::Value;
-use serving::{Options, Serving};
+use serving::{Limits, Options, Serving};
 use testkit::fake::{Fake, Gate};
 use testkit::onnx::{Attribute, Model};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -129,6 +129,30 @@ pub async fn start_with(options: ApiOptions) -> Server {
         assert_eq!(status.state, serving::State::Ready, "{}", status.name);
     }
     serve(serving, assignments, None, options).await
+}
+
+/// Serves three versions of `add`: 1 has all the traffic, 2 is pinned to the key `tester`, and 3 is
+/// a shadow. Only two of them fit into memory.
+pub async fn start_versions() -> Server {
+    let version = |version: &str, share| Assigned { version: version.into(), share, ..assigned() };
+    let mut versions = vec![version("1", 1), version("2", 0), version("3", 0)];
+    versions[1].pinned = vec!["tester".into()];
+    versions[2].shadow = true;
+    let models = [("add".to_owned(), versions)].into();
+    let (assignments, receiver) = watch::channel(Assignments { models });
+    let serving = Serving::start(Options {
+        engines: Arc::new(Engines::new(vec![Box::new(runtime::native::Native::default())])),
+        open: Arc::new(|name, _| package(name)),
+        assignments: receiver,
+        observations: None,
+        slo: None,
+        max_queue: 1000,
+        limits: Limits { memory: None, versions: Some(2) },
+    })
+    .unwrap();
+    serving.settled().await;
+    assert!(serving.ready());
+    serve(serving, assignments, None, ApiOptions::default()).await
 }
 
 /// Serves `m`, one FP32 column `x` → `y`, which doubles behind a gate with one instance; at most

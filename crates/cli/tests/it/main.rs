@@ -5,6 +5,7 @@ mod binary;
 mod client;
 mod follow;
 mod registry;
+mod serve;
 mod server;
 mod tidy;
 mod verbs;

@@ -181,6 +181,26 @@ async fn many_callers_of_more_models_than_fit_are_all_answered() {
 }
 
 #[tokio::test]
+async fn nobody_is_unloaded_for_a_shadow() {
+    let mut shadow = model("a");
+    shadow.1.version = "2".into();
+    shadow.1.shadow = true;
+    let zoo = Zoo { limits: TWO, ..Zoo::of([model("a"), shadow, model("b")]) };
+    let (server, _seen) = zoo.start().await;
+    // Both answer, so that both are in memory; the shadow is not.
+    for name in ["a", "b"] {
+        infer(&server.serving, ask(name)).await.unwrap();
+    }
+    for _ in 0..50 {
+        infer(&server.serving, ask("a")).await.unwrap();
+    }
+    assert_eq!(loaded(&server.serving), ["a", "b"]);
+    let named = Request { version: Some("2".into()), ..ask("a") };
+    assert_eq!(infer(&server.serving, named).await.unwrap(), [2.0]);
+    assert_eq!(loaded(&server.serving).len(), 2);
+}
+
+#[tokio::test]
 async fn a_model_that_never_fits_is_refused_by_name() {
     let limits = Limits { memory: Some(10), versions: None };
     let (server, _seen) = Zoo { limits, ..Zoo::of([model("a")]) }.start().await;

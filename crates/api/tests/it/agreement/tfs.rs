@@ -194,6 +194,67 @@ fn examples() -> Vec<Scenario> {
     ]
 }
 
+/// The same three versions as in the other protocol.
+fn callers() -> Vec<Scenario> {
+    let headers = |headers: &[(&'static str, &str)]| Sketch {
+        headers: headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+        ..add()
+    };
+    let sum = |version| format!("version {version}, 1 rows; [[4.0,6.0]]");
+    let (key, version) = ("modelyard-key", "modelyard-version");
+    let twice = |named| {
+        invalid(&format!(
+            "modelyard-version: the request names version \"{named}\", but this says \"2\"; leave \
+             one of them away"
+        ))
+    };
+    vec![
+        scenario("nobody", headers(&[]), sum(1)),
+        scenario("a key", headers(&[(key, "user")]), sum(1)),
+        scenario("a pinned key", headers(&[(key, "tester")]), sum(2)),
+        scenario("a version", headers(&[(version, "3")]), sum(3)),
+        scenario(
+            "a label and its version",
+            Sketch { version: Version::Label("2"), ..headers(&[(version, "2")]) },
+            sum(2),
+        ),
+        scenario(
+            "two versions",
+            Sketch { version: Version::Number(1), ..headers(&[(version, "2")]) },
+            twice("1"),
+        ),
+        scenario(
+            "a label and another version",
+            Sketch { version: Version::Label("x"), ..headers(&[(version, "2")]) },
+            twice("x"),
+        ),
+        scenario(
+            "a version that is not there",
+            headers(&[(version, "9")]),
+            "NOT_FOUND: Servable not found for request: Specific(add, 9)",
+        ),
+        scenario(
+            "a long key",
+            headers(&[(key, &"k".repeat(257))]),
+            invalid("modelyard-key: expected 1 to 256 printable ASCII characters, got 257"),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rest_and_grpc_agree_on_which_version_answers() {
+    let server = support::start_versions().await;
+    let mut grpc = server.grpc().await;
+    let mut differences = Differences::default();
+    for scenario in callers() {
+        for form in FORMS {
+            let seen = scenario.sketch.send(form, &server, &mut grpc).await;
+            differences.compare(scenario.name, form, &seen, scenario.expected(&form));
+        }
+    }
+    differences.none();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rest_and_grpc_agree_on_what_they_answer() {
     let server = support::start().await;

@@ -48,11 +48,14 @@ pub(super) struct Sketch {
     pub question: Question,
     /// Milliseconds that the caller waits.
     pub timeout: Option<u64>,
+    /// Headers, or metadata.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Sketch {
     pub(super) fn new(model: &'static str, question: Question) -> Self {
-        Self { model, version: Version::Latest, signature: "", question, timeout: None }
+        let headers = Vec::new();
+        Self { model, version: Version::Latest, signature: "", question, timeout: None, headers }
     }
 
     /// Sends the request in a form and puts what comes back into words.
@@ -98,7 +101,9 @@ impl Sketch {
             Version::Label(label) => format!("/labels/{label}"),
         };
         let timeout = self.timeout.map(|milliseconds| milliseconds.to_string());
-        let headers: Vec<_> = timeout.iter().map(|ms| ("x-request-timeout-ms", &**ms)).collect();
+        let mut headers: Vec<_> =
+            timeout.iter().map(|ms| ("x-request-timeout-ms", &**ms)).collect();
+        headers.extend(self.headers.iter().map(|(name, value)| (*name, &**value)));
         let path = format!("/v1/models/{}{version}:{verb}", self.model);
         let answer = server.send("POST", &path, &headers, json!(body).to_string().as_bytes()).await;
         if answer.status != 200 {
@@ -160,6 +165,9 @@ impl Sketch {
         if let Some(milliseconds) = self.timeout {
             let value = MetadataValue::try_from(format!("{milliseconds}m")).unwrap();
             request.metadata_mut().insert("grpc-timeout", value);
+        }
+        for (name, value) in &self.headers {
+            request.metadata_mut().append(*name, value.parse().unwrap());
         }
         request
     }

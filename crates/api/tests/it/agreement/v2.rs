@@ -401,6 +401,65 @@ fn wrong_names_and_parameters() -> Vec<Scenario> {
     ]
 }
 
+/// Who gets which of three versions: the first has all the traffic, the second is pinned to a key,
+/// and the third is a shadow.
+fn callers() -> Vec<Scenario> {
+    let headers = |headers: &[(&'static str, &str)]| Sketch {
+        headers: headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+        ..add(vec![a(), b()])
+    };
+    let sum = |version| format!("version {version}, 1 rows; add {version}; sum FP32 [1,2] 4.0 6.0");
+    let wrong = |name, got| {
+        invalid(&format!("{name}: expected 1 to 256 printable ASCII characters, got {got}"))
+    };
+    let (key, version) = ("modelyard-key", "modelyard-version");
+    vec![
+        scenario("nobody", headers(&[]), sum(1)),
+        scenario("a key", headers(&[(key, "user 7~")]), sum(1)),
+        scenario("the longest key", headers(&[(key, &"k".repeat(256))]), sum(1)),
+        scenario("a pinned key", headers(&[(key, "tester")]), sum(2)),
+        scenario("a version", headers(&[(version, "2")]), sum(2)),
+        scenario("a shadow's version", headers(&[(version, "3")]), sum(3)),
+        scenario("a version and a key", headers(&[(version, "1"), (key, "tester")]), sum(1)),
+        scenario(
+            "the same version twice",
+            Sketch { version: Some("2"), ..headers(&[(version, "2")]) },
+            sum(2),
+        ),
+        scenario(
+            "two versions",
+            Sketch { version: Some("1"), ..headers(&[(version, "2")]) },
+            invalid(
+                "modelyard-version: the request names version \"1\", but this says \"2\"; leave one \
+                 of them away",
+            ),
+        ),
+        scenario(
+            "a version that is not there",
+            headers(&[(version, "9")]),
+            "NOT_FOUND: Request for unknown model: 'add' version 9 is not found",
+        ),
+        scenario("a long key", headers(&[(key, &"k".repeat(257))]), wrong(key, "257")),
+        scenario("a long version", headers(&[(version, &"1".repeat(300))]), wrong(version, "300")),
+        scenario("an empty key", headers(&[(key, "")]), wrong(key, "none")),
+        scenario("two keys", headers(&[(key, "a"), (key, "b")]), wrong(key, "several values")),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rest_and_grpc_agree_on_which_version_answers() {
+    let server = support::start_versions().await;
+    let mut grpc = server.grpc().await;
+    let mut differences = Differences::default();
+    for scenario in callers() {
+        for form in FORMS {
+            let seen = scenario.sketch.send(form, &server, &mut grpc).await;
+            differences.compare(scenario.name, form, &seen, scenario.expected(&form));
+        }
+    }
+    differences.none();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rest_and_grpc_agree_in_every_form() {
     let server = support::start().await;

@@ -42,6 +42,8 @@ pub(super) struct Sketch {
     pub parameters: Vec<Parameter>,
     /// Milliseconds that the caller waits, as each protocol says it in its head.
     pub timeout: Option<u64>,
+    /// Headers, or metadata.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 pub(super) type Parameter = (&'static str, Value);
@@ -211,6 +213,7 @@ impl Sketch {
             timeout = milliseconds.to_string();
             headers.push(("x-request-timeout-ms", &*timeout));
         }
+        headers.extend(self.headers.iter().map(|(name, value)| (*name, &**value)));
         let version = self.version.map_or(String::new(), |v| format!("/versions/{v}"));
         let path = format!("/v2/models/{}{version}/infer", self.model);
         let answer = server.send("POST", &path, &headers, &body).await;
@@ -291,6 +294,9 @@ impl Sketch {
         if let Some(milliseconds) = self.timeout {
             let value = MetadataValue::try_from(format!("{milliseconds}m")).unwrap();
             request.metadata_mut().insert("grpc-timeout", value);
+        }
+        for (name, value) in &self.headers {
+            request.metadata_mut().append(*name, value.parse().unwrap());
         }
         request
     }
