@@ -23,7 +23,7 @@ async fn what_is_unloaded_for_memory_is_ready_and_the_index_says_so() {
     let server = start().await;
     assert_eq!(server.get("/v2/health/ready").await.status, 200);
     assert_eq!(server.get("/v2/models/add/versions/3/ready").await.status, 200);
-    let index = server.post("/v2/repository/index", "").await.json();
+    let index = server.post("/v2/repository/index", r#"{"ready":true}"#).await.json();
     let said: Vec<_> = index
         .as_array()
         .unwrap()
@@ -32,7 +32,8 @@ async fn what_is_unloaded_for_memory_is_ready_and_the_index_says_so() {
         .collect();
     assert_eq!(said, ["\"READY\" \"\"", "\"READY\" \"\"", "\"READY\" \"loaded on demand\""]);
     let mut grpc = server.grpc().await.inference();
-    let index = grpc.repository_index(pb::RepositoryIndexRequest::default()).await.unwrap();
+    let only_ready = pb::RepositoryIndexRequest { ready: true, ..Default::default() };
+    let index = grpc.repository_index(only_ready).await.unwrap();
     let reasons: Vec<_> = index.into_inner().models.into_iter().map(|m| m.reason).collect();
     assert_eq!(reasons, ["", "", "loaded on demand"]);
     // Neither question has loaded it.

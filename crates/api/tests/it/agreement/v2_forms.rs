@@ -252,7 +252,11 @@ impl Sketch {
     async fn send_in_stream(&self, grpc: &mut Grpc) -> Outcome {
         let requests = tokio_stream::iter([self.message(Form::Raw)]);
         let answers = grpc.inference().model_stream_infer(self.timed(requests)).await;
-        let mut answers = answers.unwrap().into_inner();
+        let mut answers = match answers {
+            Ok(answers) => answers.into_inner(),
+            // What is wrong with the call's metadata fails the whole stream.
+            Err(status) => return grpc_refusal(&status),
+        };
         let answer = answers.message().await.unwrap().unwrap();
         assert_eq!(answers.message().await.unwrap(), None);
         let response = answer.infer_response.unwrap();
