@@ -40,10 +40,13 @@ class Server:
         self.command = [binary, "serve", "--port", "0", *map(str, arguments)]
         self.timeout = timeout
         self.lines = []
+        # What is fetched from a registry is kept here, and not in the user's own folder.
+        self.cache = tempfile.TemporaryDirectory()
 
     def __enter__(self):
         self.process = subprocess.Popen(
-            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={"MODELYARD_CACHE": self.cache.name, **os.environ},
         )
         found = threading.Event()
         self.address = None
@@ -74,6 +77,7 @@ class Server:
             raise AssertionError("the server did not stop on SIGTERM:\n" + "".join(self.lines))
         finally:
             self.reader.join(5)
+            self.cache.cleanup()
             self.process.stdout.close()
 
 

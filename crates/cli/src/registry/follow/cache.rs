@@ -26,6 +26,8 @@ use crate::registry::{digest, place};
 
 /// What nobody can still be writing.
 const OLD: Duration = Duration::from_secs(3600);
+/// A registry that no server has followed for so long is not followed any more.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What was last known of a registry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +82,10 @@ impl Cache {
     fn at(folder: PathBuf, temporary: Option<tempfile::TempDir>) -> std::io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let lock = File::create(folder.join("lock"))?;
+        lock.set_modified(SystemTime::now())?;
+        if let Some(all) = folder.parent() {
+            remove_unused(all);
+        }
         // Whoever is alone here can tell that what is half-done is nobody's.
         if lock.try_lock().is_ok() {
             remove_unfinished(&folder, Duration::ZERO);
@@ -111,7 +117,7 @@ impl Cache {
         if self.known().as_ref() == Some(known) {
             return;
         }
-        if let Err(error) = write_json(&self.folder.join("known.json"), known) {
+        if let Err(error) = write_json(&self.folder.join("known.json"), known, true) {
             tracing::warn!("cannot keep what is assigned in {}: {error}", self.folder.display());
         }
     }
@@ -158,7 +164,7 @@ impl Cache {
         let fetched = async {
             let files = unfinished.join("files");
             registry.fetch(&version, &files).await.map_err(|e| e.to_string())?;
-            write_json(&unfinished.join("version.json"), &version)
+            write_json(&unfinished.join("version.json"), &version, false)
                 .and_then(|()| publish(&unfinished, &folder))
                 .map_err(|e| format!("{}: {e}", folder.display()))
         };
@@ -253,13 +259,18 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{}.{:08x}", name(path), fastrand::u32(..)))
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> std::io::Result<()> {
+/// Puts a file in the place of the one that is there. It outlasts a loss of power if it is to: what
+/// has digests need not, for it is compared with them.
+fn write_json(path: &Path, value: &impl Serialize, lasting: bool) -> std::io::Result<()> {
     let unfinished = beside(path);
     let written = File::create_new(&unfinished).and_then(|mut file| {
         file.write_all(&serde_json::to_vec_pretty(value)?)?;
-        file.sync_all()
+        if lasting {
+            file.sync_all()?;
+        }
+        std::fs::rename(&unfinished, path)
     });
-    written.and_then(|()| std::fs::rename(&unfinished, path)).inspect_err(|_| {
+    written.inspect_err(|_| {
         // The error that matters is the first.
         let _ = std::fs::remove_file(&unfinished);
     })
@@ -301,6 +312,18 @@ fn remove_unfinished(folder: &Path, older_than: Duration) {
     }
 }
 
+/// Removes what is kept of registries that nobody has followed for long, unless somebody does now.
+fn remove_unused(all: &Path) {
+    for folder in entries(all) {
+        let Ok(lock) = File::open(folder.join("lock")) else { continue };
+        let used = lock.metadata().and_then(|data| data.modified()).ok();
+        let age = used.and_then(|time| SystemTime::now().duration_since(time).ok());
+        if age.is_some_and(|age| age > UNUSED) && lock.try_lock().is_ok() {
+            remove(&folder);
+        }
+    }
+}
+
 /// What is finished in a folder.
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -323,6 +346,19 @@ mod tests {
         assert_ne!(one, name_of("s3://models/x", Some("postgres://ada:one@db/other")));
         assert_eq!(name_of("folder/", None), name_of("folder", None));
         assert_ne!(name_of("folder", None), name_of("other", None));
+    }
+
+    #[test]
+    fn a_registry_that_nobody_follows_any_more_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name| Cache::open(Some(folder.path()), name, None).unwrap();
+        let (old, followed) = (open("old").folder().to_owned(), open("followed"));
+        for folder in [&old, followed.folder()] {
+            let lock = File::options().write(true).open(folder.join("lock")).unwrap();
+            lock.set_modified(SystemTime::now() - UNUSED * 2).unwrap();
+        }
+        open("another");
+        assert!(!old.exists() && followed.folder().exists());
     }
 
     #[test]
