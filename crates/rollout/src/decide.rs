@@ -154,10 +154,10 @@ fn winner(plan: &Plan, report: &Report, candidates: &[u64], now: Timestamp) -> O
     (log_e(best) >= threshold).then(|| Action::Promote {
         version: *best,
         why: format!(
-            "version {best} is better than version {}: e-value {:.0}, {:.0} needed",
+            "version {best} is better than version {}: e-value {}, {} needed",
             report.champion,
-            log_e(best).min(700.0).exp(),
-            threshold.exp()
+            evidence::shown_e(log_e(best)),
+            evidence::shown_e(threshold)
         ),
         evidence: all_figures(plan, report, now),
     })
@@ -203,11 +203,11 @@ fn tripped(plan: &Plan, report: &Report, candidate: u64) -> Option<String> {
             return None;
         }
         Some(format!(
-            "{name}: version {candidate} is worse than version {}; {}; e-value {:.0}, {:.0} needed",
+            "{name}: version {candidate} is worse than version {}; {}; e-value {}, {} needed",
             report.champion,
             measured(plan, report, candidate, &name),
-            log_e.min(700.0).exp(),
-            threshold.exp()
+            evidence::shown_e(log_e),
+            evidence::shown_e(threshold)
         ))
     })
 }
@@ -314,9 +314,8 @@ fn measured(plan: &Plan, report: &Report, candidate: u64, guard: &str) -> String
 fn suspicion(plan: &Plan, report: &Report, candidate: u64) -> Option<String> {
     plan.guard_weights().into_iter().find_map(|(name, _)| {
         let log_e = report.log_e(plan, candidate, &name);
-        (log_e >= SUSPICION && matters(plan, report, candidate, &name)).then(|| {
-            format!("{name} looks worse, with an e-value of {:.0}", log_e.min(700.0).exp())
-        })
+        (log_e >= SUSPICION && matters(plan, report, candidate, &name))
+            .then(|| format!("{name} looks worse, with an e-value of {}", evidence::shown_e(log_e)))
     })
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn guard_figures(
     let threshold = report.threshold(plan, weight);
     let mut figures = json!({
         "guard": name,
-        "e_value": rounded(log_e.min(700.0).exp()),
+        "e_value": rounded(log_e.clamp(-700.0, 700.0).exp()),
         "threshold": rounded(threshold.exp()),
         "tripped": log_e >= threshold,
     });
@@ -104,6 +104,15 @@ pub(crate) fn guard_figures(
         });
     }
     figures
+}
+
+/// An e-value from its logarithm: `273`, or `10^12`.
+pub(crate) fn shown_e(log_e: f64) -> String {
+    if log_e < 13.8 {
+        format!("{:.0}", log_e.exp())
+    } else {
+        format!("10^{:.0}", log_e / 2.302_585)
+    }
 }
 
 /// A guard's name as people read it.

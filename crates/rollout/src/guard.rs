@@ -9,6 +9,13 @@ use crate::wealth::log_sum_exp;
 /// The chances of "slower" that are bet on, where a fair coin has a half.
 const CHANCES: [f64; 5] = [0.55, 0.65, 0.75, 0.85, 0.95];
 
+/// How much is bet on each of these chances: most on "nearly always".
+const BY_CHANCE: [f64; 5] = [0.1, 0.15, 0.2, 0.25, 0.3];
+
+/// How much is bet on each of the crowds, for each of the parts of the slowest answers.
+const BY_CROWD: [f64; 5] = [0.1, 0.25, 0.35, 0.2, 0.1];
+const BY_PART: [f64; 3] = [0.3, 0.4, 0.3];
+
 /// How many times as large as the champion's the candidate's odds are to be among the slowest.
 const CROWDS: [f64; 5] = [1.5, 2.5, 4.5, 9.0, 30.0];
 
@@ -105,8 +112,13 @@ impl<'a> Guard<'a> {
         match self.tolerated_odds(plan) {
             Some(factor) => worse_odds(sums, odds::place(factor)),
             None => {
-                let equal = -(sums.len() as f64).ln();
-                log_sum_exp(sums.iter().map(|sum| sum + equal))
+                let equal = 1.0 / sums.len() as f64;
+                let weight = |i: usize| match self {
+                    Self::P50 => BY_CHANCE[i % BY_CHANCE.len()],
+                    Self::P99 => BY_CROWD[i % BY_CROWD.len()] * BY_PART[i / BY_CROWD.len() % 3],
+                    _ => equal,
+                };
+                log_sum_exp(sums.iter().enumerate().map(|(i, sum)| sum + weight(i).ln()))
             }
         }
     }
@@ -188,7 +200,7 @@ fn slowest(champion: &Latencies, candidate: &Latencies) -> Option<Vec<f64>> {
     if champions == 0 || candidates == 0 {
         return None;
     }
-    let mut logs = Vec::with_capacity(3 * CROWDS.len());
+    let mut logs = Vec::with_capacity(BY_PART.len() * CROWDS.len());
     for wanted in [all.div_ceil(100), all.div_ceil(250), 1] {
         let (champion_failed, candidate_failed) = top(champion, candidate, wanted);
         let table =

@@ -318,9 +318,12 @@ impl Report {
                 let alpha = plan.alpha * weight / self.candidates.len() as f64;
                 let bounds = Guard::parse(&name)
                     .tolerated_odds(plan)
-                    .map(|_| evidence::odds_bounds(&wealth.sums(), alpha));
+                    .map(|_| evidence::odds_bounds(&wealth.sums(), alpha).map(to_draw));
                 let track = self.track.entry(*candidate).or_default();
-                keep(track.entry(name.clone()).or_default(), Point { time, log_e, bounds });
+                keep(
+                    track.entry(name.clone()).or_default(),
+                    Point { time, log_e: to_draw(log_e), bounds },
+                );
             }
         }
     }
@@ -362,6 +365,11 @@ impl Totals {
             self.metrics.entry(name.clone()).or_default().merge(mean);
         }
     }
+}
+
+/// As exact as a plot needs it; the report is written often.
+fn to_draw(number: f64) -> f64 {
+    (number.clamp(-1e9, 1e9) * 1e3).round() / 1e3
 }
 
 /// Adds a point in the order of time; of too many, every second one is left out.

@@ -7,5 +7,6 @@ mod follow;
 mod registry;
 mod serve;
 mod server;
+mod simulate;
 mod tidy;
 mod verbs;

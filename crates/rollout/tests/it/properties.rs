@@ -181,6 +181,26 @@ fn what_is_no_worse_is_seldom_taken_back_and_what_is_worse_is() {
 }
 
 #[test]
+fn a_report_stays_small_however_long_it_runs() {
+    let mut plan = short();
+    plan.steps[0].time = SignedDuration::from_hours(200);
+    plan.steps[0].most = None;
+    let mut report = running(&plan);
+    for second in (5..36_000).step_by(25) {
+        let mut block = block(second * 7, (475, 5), (25, u64::from(second % 100 == 0)));
+        for counts in block.versions.values_mut() {
+            for i in 0..counts.requests {
+                counts.latencies.add(Duration::from_micros(i * i + second as u64));
+                counts.predictions.add_number(i as f64);
+            }
+        }
+        report.absorb(&plan, &[block]);
+    }
+    let stored = serde_json::to_string(&report).unwrap().len();
+    assert!(stored < 64_000, "{stored} bytes");
+}
+
+#[test]
 fn feedback_is_read_strictly() {
     assert!(serde_json::from_str::<Feedback>(r#"{"right": true}"#).is_ok());
     assert!(serde_json::from_str::<Feedback>(r#"{"write": true}"#).is_err());
