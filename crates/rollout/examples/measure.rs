@@ -1,5 +1,6 @@
 //! The table of false rollbacks and of power in `docs/rollout-statistics.md`:
-//! `cargo run --release -p rollout --example measure -- RUNS [THREADS]`.
+//! `cargo run --release -p rollout --example measure -- RUNS THREADS FIRST`, where the
+//! table may begin with a later case than the first.
 
 use rollout::Plan;
 use rollout::simulate::{Scenario, Summary, simulate_many};
@@ -19,6 +20,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1).map(|text| text.parse().expect("a number"));
     let runs: u64 = arguments.next().unwrap_or(1000);
     let threads = arguments.next().unwrap_or(2) as usize;
+    let first = arguments.next().unwrap_or(1) as usize;
     let plan = Plan::default();
     let canary = Plan::parse(CANARY).expect("the plan is right");
     let usual = Scenario::default();
@@ -45,7 +47,7 @@ fn main() {
     ];
     println!("| candidate | runs | stopped | within 3 min | median s | 95 % within s | hurt |");
     println!("|---|--:|--:|--:|--:|--:|--:|");
-    for (name, plan, scenario) in cases {
+    for (name, plan, scenario) in cases.into_iter().skip(first - 1) {
         let runs = if scenario.rps > 1000.0 { runs / 4 } else { runs };
         let all = simulate_many(plan, &scenario, runs, (1, threads), |_| ());
         let summary = Summary::of(plan, &all.expect("the scenario is right"));

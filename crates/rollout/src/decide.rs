@@ -83,7 +83,7 @@ fn first(plan: &Plan, report: &Report, now: Timestamp) -> Option<Action> {
         let shares = first_shares(experiment, report);
         return Some(experiment_move(plan, report, shares, "the experiment begins".into(), now));
     }
-    Some(step_move(plan, report, 0, now))
+    (!plan.steps.is_empty()).then(|| step_move(plan, report, 0, now))
 }
 
 fn climb(plan: &Plan, report: &Report, now: Timestamp) -> Option<Action> {

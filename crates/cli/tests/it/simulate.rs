@@ -30,12 +30,12 @@ fn a_plan_is_tried_before_anyone_is_hurt() {
 fn what_cannot_be_simulated_is_refused() {
     for (flags, message) in [
         (&["--from-step", "6"][..], "--from-step: expected 1 to 5, the steps of the plan, got 6"),
-        (&["--rps", "0"], "rps: expected 0.01 to 100000 requests a second, got 0"),
-        (&["--error-rate", "NaN"], "error_rate: expected a part from 0 to 1, got NaN"),
-        (&["--runs", "0"], "0 is not in 1..=1000000"),
-        (&["nowhere.toml"], "nowhere.toml"),
+        (&["--rps", "0"][..], "rps: expected 0.01 to 100000 requests a second, got 0"),
+        (&["--error-rate", "NaN"][..], "error_rate: expected a part from 0 to 1, got NaN"),
+        (&["--runs", "0"][..], "0 is not in 1..=1000000"),
+        (&["nowhere.toml"][..], "nowhere.toml"),
     ] {
-        let run = modelyard(&[&["rollout", "simulate"], flags].concat());
+        let run = modelyard(&[&["rollout", "simulate"][..], flags].concat());
         assert_eq!(run.code, 2, "{flags:?}: {run:?}");
         assert!(run.stderr.contains(message), "{flags:?}: {run:?}");
     }

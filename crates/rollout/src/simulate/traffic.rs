@@ -114,10 +114,12 @@ impl Traffic {
             true => (buckets(self.scenario.slower), buckets(self.scenario.slower_tail)),
             false => (0, 0),
         };
+        let mut slowed = 0;
         for _ in 0..count - failures {
             let drawn = self.random.u64(..);
             let rank = drawn as usize % TABLE;
             let slowest = rank >= TABLE - TABLE / 50;
+            slowed += u64::from(slowest && tail > 0);
             let bucket = self.table[rank] + shared + factor + if slowest { tail } else { 0 };
             arm.latencies[bucket.clamp(0, BUCKETS as i32 - 1) as usize] += 1;
             arm.predictions[(drawn >> 32) as usize % 64] += 1;
@@ -125,9 +127,8 @@ impl Traffic {
         if worse {
             run.exposed += count;
             let slow = self.scenario.slower > 1.0;
-            let tail = if self.scenario.slower_tail > 1.0 { count / 50 } else { 0 };
             let failed = (failures as f64 * more / (usual + more).max(1e-9)).round() as u64;
-            run.hurt += if slow { count } else { failed + tail };
+            run.hurt += if slow { count } else { failed + slowed };
         }
     }
 
