@@ -111,7 +111,7 @@ pub(crate) fn shown_e(log_e: f64) -> String {
     if log_e < 13.8 {
         format!("{:.0}", log_e.exp())
     } else {
-        format!("10^{:.0}", log_e / 2.302_585)
+        format!("10^{:.0}", log_e / std::f64::consts::LN_10)
     }
 }
 
