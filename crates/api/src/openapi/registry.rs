@@ -30,7 +30,7 @@ const AFTER: (&str, &str, &str) = ("after", "string", "The `next` of the page be
 const EXPECT: (&str, &str, &str) = ("expect", "integer", "The version that it must name now");
 const REASON: (&str, &str, &str) = ("reason", "string", "Why, for the history");
 
-const OPERATIONS: [Operation; 29] = [
+const OPERATIONS: [Operation; 31] = [
     operation!("get" "/models" "listModels" "The models, by name" [LIMIT, AFTER] None, "Models"),
     operation!("get" "/models/{model}" "getModel" "A model, its aliases and its traffic" [] None, "Model"),
     operation!("get" "/models/{model}/versions" "listVersions" "A model's versions, newest first" [LIMIT, AFTER] None, "Versions"),
@@ -57,6 +57,8 @@ const OPERATIONS: [Operation; 29] = [
     operation!("post" "/models/{model}/rollout/resume" "resumeRollout" "Let a paused rollout go on" [] Some("Reason"), "Record"),
     operation!("post" "/models/{model}/rollout/stop" "stopRollout" "Give the champion all the traffic again" [] Some("Reason"), "Record"),
     operation!("post" "/models/{model}/rollback" "rollBack" "Go back to the champion before this one" [] Some("RollBack"), "Record"),
+    operation!("put" "/models/{model}/notes/{key}" "noteModel" "Write a note about a model" [] Some("Note"), "Record"),
+    operation!("put" "/models/{model}/versions/{version}/notes/{key}" "noteVersion" "Write a note about a version" [] Some("Note"), "Record"),
     operation!("get" "/rollouts" "listRollouts" "The rollouts that are under way" [] None, "Object"),
     operation!("get" "/servers" "listServers" "The servers that follow the registry, and what they hold" [] None, "Object"),
     operation!("delete" "/uploads/{upload}" "removeUpload" "Forget an upload" [] None, "UploadName"),
@@ -220,7 +222,7 @@ fn all_schemas() -> Vec<(&'static str, Value)> {
         "aliases": { "type": "array", "items": text() },
         "published": time(), "who": text(), "digest": text(), "size": number(),
         "lineage": reference("Lineage"), "metadata": texts(), "main": text(),
-        "manifest": { "type": "object" },
+        "manifest": { "type": "object" }, "notes": texts(),
         "files": { "type": "array", "items": object(&["name", "kind", "digest", "size"], json!({
             "name": text(), "kind": { "enum": ["model", "attachment"] }, "digest": text(),
             "size": number() })) },
@@ -305,6 +307,15 @@ fn all_schemas() -> Vec<(&'static str, Value)> {
         ("SplitTraffic", object(&["shares"], split)),
         ("Publish", object(&["upload"], publish)),
         ("Upload", object(&["upload", "files"], json!({ "upload": text(), "files": files }))),
+        (
+            "Note",
+            object(
+                &[],
+                json!({
+            "value": { "type": ["string", "null"], "description": "null takes it away" },
+            "reason": text() }),
+            ),
+        ),
         ("Object", json!({ "type": "object" })),
         ("Reason", object(&[], json!({ "reason": text() }))),
         ("RollBack", object(&[], json!({ "expect": number(), "reason": text(), "evidence": {} }))),

@@ -117,7 +117,9 @@ async fn what_the_registry_knows_can_be_asked() {
     assert_eq!(model["assigned"][0]["version"], 2);
     let version = shop.get("/models/fraud/versions/2").await;
     assert_eq!((&version["who"], &version["aliases"][0]), (&json!("ada"), &json!("champion")));
-    assert_eq!(shop.get("/models/fraud/aliases/champion").await, version);
+    let mut whole = shop.get("/models/fraud/aliases/champion").await;
+    whole["notes"] = json!({});
+    assert_eq!(whole, version);
     assert_eq!(shop.get("/models/fraud/aliases").await["aliases"]["champion"], 2);
     let history = shop.get("/models/fraud/history").await;
     assert_eq!(history["history"].as_array().unwrap().len(), 4);
@@ -388,6 +390,32 @@ async fn without_a_registry_the_paths_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_away_callers_are_told_to_come_back() {
+    let Some(postgres) = testkit::services::Postgres::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let location = Location::parse(folder.path().to_str().unwrap(), Default::default()).unwrap();
+    let database = postgres.database("away");
+    let registry = Registry::open(&location, Some(&database), Clock::system()).await.unwrap();
+    let access = access(OnceLock::from(Arc::new(registry)), true, 1 << 20);
+    let server = start_registry(access, ApiOptions::default()).await;
+    assert_eq!(server.get("/v2/registry/models").await.status, 200);
+    drop(postgres);
+    for path in ["/v2/registry/models", "/registry"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, 503, "{path}: {}", answer.text());
+    }
+    let away = server.get("/v2/registry/models").await;
+    assert_eq!(away.header("retry-after"), Some("1"));
+    assert!(!away.error().contains("postgres://"), "{}", away.error());
+    let body = br#"{"version": 1}"#;
+    let alias = "/v2/registry/models/fraud/aliases/champion";
+    assert_eq!(server.send("PUT", alias, &[JSON], body).await.status, 503);
+    let mlflow = server.get("/api/2.0/mlflow/registered-models/search").await;
+    assert_eq!((mlflow.status, mlflow.header("retry-after")), (503, Some("1")));
+    assert_eq!(mlflow.json()["error_code"], "TEMPORARILY_UNAVAILABLE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn models_have_names_in_any_script() {
     let shop = Shop::start().await;
     shop.publish("größe", 1).await;
@@ -431,6 +459,16 @@ async fn a_file_in_the_body_becomes_a_version() {
     assert_eq!(first.header("location"), Some("/v2/registry/models/fraud/versions/1"));
     let version = shop.get("/models/fraud/aliases/champion").await;
     assert_eq!(version, first.json());
+    let note = json!({ "value": "looks right", "reason": "review" });
+    assert_eq!(
+        shop.send("PUT", "/models/fraud/versions/1/notes/review", note.clone()).await.status,
+        200
+    );
+    assert_eq!(shop.send("PUT", "/models/fraud/notes/owner", note).await.status, 200);
+    assert_eq!(shop.get("/models/fraud/versions/1").await["notes"]["review"], "looks right");
+    let gone = shop.send("PUT", "/models/fraud/notes/owner", json!({ "value": null })).await;
+    assert_eq!(gone.status, 200, "{}", gone.text());
+    assert_eq!(shop.get("/models/fraud").await["notes"], json!({}));
     assert_eq!((&version["who"], &version["metadata"]["auc"]), (&json!("bo"), &json!("0.93")));
     assert_eq!(
         (&version["lineage"]["commit"], &version["main"]),

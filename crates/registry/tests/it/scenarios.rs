@@ -32,6 +32,8 @@ pub async fn all(fresh: impl Fn(&str) -> Place) {
         collecting_beside_publishing_loses_nothing,
         assignments_follow,
         unknown_names_are_told,
+        notes_are_kept_and_names_announced,
+        long_lists_come_in_pages,
     );
     println!("scenario rollouts");
     rollouts::all(&fresh("rollouts")).await;
@@ -290,4 +292,82 @@ async fn unknown_names_are_told(place: &Place) {
     // What was refused has left no number unused.
     assert_eq!(publish(&registry, "m", 2).await.number, 2);
     assert_consistent(&registry).await;
+}
+
+async fn notes_are_kept_and_names_announced(place: &Place) {
+    let registry = place.open().await;
+    registry.announce("fraud", true, &ada()).await.unwrap();
+    let again = registry.announce("fraud", true, &ada()).await.unwrap_err();
+    assert_eq!(again.code(), ErrorCode::AlreadyExists);
+    registry.note("fraud", None, "team", Some("risk".into()), &ada()).await.unwrap();
+    let entry = registry.catalogue(Some("fraud")).await.unwrap().pop().unwrap();
+    assert_eq!((entry.is_there(), entry.newest, &*entry.notes["team"]), (true, None, "risk"));
+    // What has no version yet is announced, and no more than that.
+    assert!(registry.models().await.unwrap().is_empty());
+    assert_eq!(registry.versions("fraud").await.unwrap_err().code(), ErrorCode::NotFound);
+
+    let mut draft = draft("fraud", bytes(100, 1));
+    draft.metadata.insert("auc".into(), "0.9".into());
+    assert_eq!(registry.publish(&draft, &ada(), &|_| ()).await.unwrap().number, 1);
+    place.pass(10);
+    registry.note("fraud", Some(1), "checked", Some("yes".into()), &ada()).await.unwrap();
+    registry.note("fraud", Some(1), "checked", Some("twice".into()), &ada()).await.unwrap();
+    let described = registry.describe(None).await.unwrap().pop().unwrap();
+    assert_eq!((&*described.notes["checked"], &*described.metadata["auc"]), ("twice", "0.9"));
+    assert_eq!(registry.describe_version("fraud", 1).await.unwrap(), described);
+    registry.note("fraud", Some(1), "checked", None, &ada()).await.unwrap();
+    for (version, key, value, code) in [
+        (Some(1), "checked", None, ErrorCode::NotFound),
+        (Some(9), "x", Some("y".to_owned()), ErrorCode::NotFound),
+        (None, "", Some("y".to_owned()), ErrorCode::InvalidArgument),
+        (None, "a\u{0}b", Some("y".to_owned()), ErrorCode::InvalidArgument),
+        (None, "x", Some("a\u{0}b".to_owned()), ErrorCode::InvalidArgument),
+        (None, "x", Some("y".repeat(100_001)), ErrorCode::InvalidArgument),
+    ] {
+        let error = registry.note("fraud", version, key, value, &ada()).await.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+    }
+    let unknown = registry.note("no", None, "x", Some("y".into()), &ada()).await.unwrap_err();
+    assert_eq!(unknown.code(), ErrorCode::NotFound);
+
+    registry.announce("fraud", false, &ada()).await.unwrap();
+    registry.delete("fraud", 1, &ada()).await.unwrap();
+    let entry = registry.catalogue(None).await.unwrap().pop().unwrap();
+    assert!(!entry.is_there() && entry.created < entry.changed);
+    registry.announce("fraud", true, &ada()).await.unwrap();
+    assert_eq!(registry.publish(&draft, &ada(), &|_| ()).await.unwrap().number, 2);
+    assert_consistent(&registry).await;
+}
+
+async fn long_lists_come_in_pages(place: &Place) {
+    let registry = place.open().await;
+    for seed in 0..5 {
+        publish(&registry, "fraud", seed).await;
+    }
+    for name in ["Zebra", "ads", "größe"] {
+        publish(&registry, name, 9).await;
+    }
+    let mut seen = Vec::new();
+    let mut next = None;
+    loop {
+        let page = registry.versions_before("fraud", next, 2).await.unwrap();
+        seen.extend(page.entries.iter().map(|version| version.number));
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, [5, 4, 3, 2, 1]);
+    // By the bytes of their names, whatever the database makes of letters.
+    let first = registry.models_after(None, 2).await.unwrap();
+    let rest = registry.models_after(first.next.as_deref(), 2).await.unwrap();
+    let names = [first.entries, rest.entries].concat();
+    let names: Vec<&str> = names.iter().map(|model| &*model.name).collect();
+    assert_eq!((names, rest.next), (vec!["Zebra", "ads", "fraud", "größe"], None));
+    let oldest = registry.history_after("fraud", None, 3).await.unwrap();
+    let newest = registry.history_before("fraud", None, 3).await.unwrap();
+    assert!(oldest.entries[0].sequence < newest.entries[0].sequence);
+    assert_eq!(oldest.entries[2].sequence, newest.entries[2].sequence);
+    let error = registry.versions_before("no", None, 2).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotFound);
 }

@@ -9,7 +9,6 @@ use hyper::Uri;
 use model::ErrorCode;
 use serde::Deserialize;
 use serde_json::{Value, json as value};
-use tempfile::TempDir;
 
 use super::super::registry::extract::{Asked, Change, Json, Look, access, number};
 use super::super::registry::publish::{About, publish_folder};
@@ -344,7 +343,10 @@ pub(super) async fn create(
 ) -> Answer {
     let access = access(&api)?;
     entry(&change.registry, &asked.name).await?;
-    let (files, main) = gather(access, &change.registry, &asked.source).await?;
+    let scratch = access.uploads.scratch()?;
+    // What is opened must have a name that a model can have.
+    let files = scratch.path().join("model");
+    let main = gather(access, &change.registry, &asked.source, &files).await?;
     let given = [
         (SOURCE, asked.source),
         (RUN_ID, asked.run_id),
@@ -360,7 +362,7 @@ pub(super) async fn create(
         metadata.insert(tag.key, tag.value);
     }
     let about = About { main, metadata, ..About::default() };
-    let version = publish_folder(access, &change, &asked.name, files.path(), about).await?;
+    let version = publish_folder(access, &change, &asked.name, &files, about).await?;
     let reference = Reference {
         model: version.summary.model,
         version: Selector::Number(version.summary.number),
@@ -368,13 +370,13 @@ pub(super) async fn create(
     one(&change.registry, &reference).await
 }
 
-/// Puts what a source means into a folder of its own, and says which file is to be opened.
+/// Puts what a source means into a new folder, and says which file is to be opened, if that is known.
 async fn gather(
     access: &Access,
     registry: &Registry,
     source: &str,
-) -> Result<(TempDir, Option<String>), Failure> {
-    let scratch = access.uploads.scratch()?;
+    files: &Path,
+) -> Result<Option<String>, Failure> {
     let path = artifact_path(source)?;
     let reference = match path.strip_prefix("models/").and_then(|rest| rest.split_once('/')) {
         Some((model, version)) => Some(format!("{model}:{version}")),
@@ -382,8 +384,8 @@ async fn gather(
     };
     if let Some(reference) = reference {
         let version = registry.resolve(&reference.parse()?).await?;
-        registry.fetch(&version, scratch.path()).await?;
-        return Ok((scratch, Some(version.main)));
+        registry.fetch(&version, files).await?;
+        return Ok(Some(version.main));
     }
     let (upload, rest) = path.split_once('/').unwrap_or((&path, ""));
     let mut from = access.uploads.folder(upload)?;
@@ -391,11 +393,12 @@ async fn gather(
         check_file(rest)?;
         from.push(rest);
     }
-    link(&from, scratch.path()).map_err(|error| {
+    let linked = std::fs::create_dir(files).and_then(|()| link(&from, files));
+    linked.map_err(|error| {
         let message = format!("there is nothing uploaded at {source}: {}", error.kind());
         Failure::new(ErrorCode::NotFound, message)
     })?;
-    Ok((scratch, None))
+    Ok(None)
 }
 
 /// The path of an artifact of this server; of `models:/…` it does not matter.

@@ -117,6 +117,34 @@ pub(super) async fn delete(
     Ok(json(&change.registry.delete(&model, number(&version)?, &by).await?))
 }
 
+/// A note.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Note {
+    /// What it says; null takes it away.
+    value: Option<String>,
+    #[serde(default)]
+    reason: String,
+}
+
+pub(super) async fn note_model(
+    change: Change,
+    Names((model, key)): Names<(String, String)>,
+    Json(asked): Json<Note>,
+) -> Answer {
+    let by = change.by(asked.reason, None);
+    Ok(json(&change.registry.note(&model, None, &key, asked.value, &by).await?))
+}
+
+pub(super) async fn note_version(
+    change: Change,
+    Names((model, version, key)): Names<(String, String, String)>,
+    Json(asked): Json<Note>,
+) -> Answer {
+    let (version, by) = (Some(number(&version)?), change.by(asked.reason, None));
+    Ok(json(&change.registry.note(&model, version, &key, asked.value, &by).await?))
+}
+
 /// A collection of garbage.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

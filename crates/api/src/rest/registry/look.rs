@@ -91,7 +91,11 @@ pub(super) async fn version(
     Look(registry): Look,
     Names((model, version)): Names<(String, String)>,
 ) -> Answer {
-    Ok(json(&numbered(&registry, &model, &version).await?))
+    let version = numbered(&registry, &model, &version).await?;
+    let mut found = value!(version);
+    let notes = registry.now(&model).await?.notes.remove(&version.number);
+    found["notes"] = value!(notes.unwrap_or_default());
+    Ok(json(&found))
 }
 
 /// A model's aliases.

@@ -56,6 +56,8 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .route("/models/{model}/rollback", post(rollout::roll_back))
         .route("/rollouts", get(rollout::all))
         .route("/servers", get(rollout::servers))
+        .route("/models/{model}/notes/{key}", put(change::note_model))
+        .route(&format!("{version}/notes/{{key}}"), put(change::note_version))
         .route("/uploads/{upload}", get(publish::list_files).delete(publish::remove_upload))
         .route("/uploads/{upload}/{*file}", put(publish::put_file))
         .route("/check", get(look::check))
