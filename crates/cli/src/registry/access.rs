@@ -1,10 +1,12 @@
 //! What callers over the wire may do with the registry that is followed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use ::registry::{Draft, Registry};
 use api::{Access, Uploads};
+use import::foreign::{self, Layout};
 use model::ErrorCode;
 
 use super::push::draft_of;
@@ -26,12 +28,24 @@ pub fn access(
     })
 }
 
-/// Opens what was uploaded as untrusted bytes, as `push` does.
+/// Opens what was uploaded as untrusted bytes, as `push` does, and MLflow's folders as `import`.
 fn examine(model: &str, path: &Path) -> Result<Draft, (ErrorCode, String)> {
-    let package = import::open(path).map_err(|error| (error.code(), error.to_string()))?;
+    let refused = |error: import::Error| (error.code(), error.to_string());
+    let mut metadata = BTreeMap::new();
+    let mut path = path.to_owned();
+    if path.join("MLmodel").is_file() {
+        let survey = foreign::survey(&path, Some(Layout::Mlflow)).map_err(refused)?;
+        for version in survey.models.into_iter().flat_map(|found| found.versions) {
+            path = version.file.map_err(refused)?;
+            metadata = version.metadata;
+        }
+    }
+    let package = import::open(&path).map_err(refused)?;
     // Only a name can be wrong now.
-    draft_of(model, &package, path).map_err(|_| {
+    let mut draft = draft_of(model, &package, &path).map_err(|_| {
         let message = format!("{}: the name must be UTF-8", path.display());
         (ErrorCode::InvalidArgument, message)
-    })
+    })?;
+    draft.metadata = metadata;
+    Ok(draft)
 }

@@ -24,13 +24,24 @@ const RUN_ID: &str = "mlflow.run_id";
 const RUN_LINK: &str = "mlflow.run_link";
 const MODEL_ID: &str = "mlflow.model_id";
 
+/// What is known of a version, and is none of its tags to MLflow.
+const FACTS: [&str; 8] = [
+    SOURCE,
+    RUN_ID,
+    RUN_LINK,
+    MODEL_ID,
+    "mlflow.model_uuid",
+    "mlflow.version",
+    "mlflow.created",
+    "mlflow.signature",
+];
+
 /// A version as MLflow writes it.
 fn shown(version: &Described) -> Value {
     let Described { summary, metadata, notes, .. } = version;
     let known = |key: &str| metadata.get(key).map_or("", String::as_str);
     let description = notes.get(DESCRIPTION).map_or(known(DESCRIPTION), String::as_str);
-    let own = [SOURCE, RUN_ID, RUN_LINK, MODEL_ID];
-    let metadata = metadata.iter().filter(|(key, _)| !own.contains(&&***key));
+    let metadata = metadata.iter().filter(|(key, _)| !FACTS.contains(&&***key));
     // A note that was made later is what counts.
     let metadata = metadata.filter(|(key, _)| !notes.contains_key(*key));
     value!({
