@@ -123,10 +123,6 @@ fn seeds() -> Vec<Vec<u8>> {
         r#"{"examples":[{"x":[1,2,3],"other":{}},{"x":[4,5.5,6]},{}],"context":{"x":[7,8,9]}}"#,
         "/v2/models/a%20b/versions/v%C3%A9/infer",
         "20000000u",
-        "name LIKE 'fr%' AND tags.`a b` != 'x''y' AND version_number >= 4 AND name IN ('a', \"b\")",
-        "mlflow-artifacts://host/upload/model/data",
-        "md5=:AAAA:, sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:",
-        r#"{"upload":"u","main":"a/b.onnx","alias":"c","lineage":{"parent":3},"metadata":{"k":"v"},"evidence":[1]}"#,
     ]
     .map(|text| text.as_bytes().to_vec())
     .into();
@@ -177,6 +173,15 @@ fn seeds() -> Vec<Vec<u8>> {
     let kind = Some(tfs::input::Kind::ExampleListWithContext(list));
     let input = Some(tfs::Input { kind });
     seeds.push(tfs::ClassificationRequest { input, ..Default::default() }.encode_to_vec());
+    seeds.extend(
+        [
+            "name LIKE 'fr%' AND tags.`a b` != 'x''y' AND version_number >= 4 AND name IN ('a', \"b\")",
+            "mlflow-artifacts://host/upload/model/data",
+            "md5=:AAAA:, sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:",
+            r#"{"upload":"u","main":"a/b.onnx","alias":"c","lineage":{"parent":3},"metadata":{"k":"v"},"evidence":[1]}"#,
+        ]
+        .map(|text| text.as_bytes().to_vec()),
+    );
     seeds
 }
 

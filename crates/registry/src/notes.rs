@@ -13,7 +13,7 @@ use crate::database::{self, signed, unsigned};
 use crate::names::check_model;
 use crate::registry::{self, By, aliases, known, naming, no_model};
 use crate::state::{Event, Record, Stage};
-use crate::version::{self, Description, SUMMARY, Summary};
+use crate::version::{self, SUMMARY, Summary};
 use crate::{Error, Registry, Result};
 
 /// A version with what people say of it, and without what is in its files.
@@ -195,7 +195,7 @@ impl Registry {
 fn described(row: &AnyRow) -> Result<Described> {
     let summary = version::summary(row)?;
     let text: &str = row.try_get("description")?;
-    let description: Description = serde_json::from_str(text).map_err(|error| {
+    let description: Known = serde_json::from_str(text).map_err(|error| {
         Error::damaged(format!("the description of {}:{}: {error}", summary.model, summary.number))
     })?;
     Ok(Described {
@@ -204,6 +204,13 @@ fn described(row: &AnyRow) -> Result<Described> {
         notes: BTreeMap::new(),
         summary,
     })
+}
+
+/// The part of a description that is of use here: a list has no time for the rest.
+#[derive(Deserialize)]
+struct Known {
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
 }
 
 /// The notes of one model, or of all, by version; 0 is the model itself.

@@ -400,17 +400,18 @@ async fn while_the_database_is_away_callers_are_told_to_come_back() {
     let server = start_registry(access, ApiOptions::default()).await;
     assert_eq!(server.get("/v2/registry/models").await.status, 200);
     drop(postgres);
-    for path in ["/v2/registry/models", "/registry"] {
-        let answer = server.get(path).await;
-        assert_eq!(answer.status, 503, "{path}: {}", answer.text());
-    }
-    let away = server.get("/v2/registry/models").await;
-    assert_eq!(away.header("retry-after"), Some("1"));
-    assert!(!away.error().contains("postgres://"), "{}", away.error());
     let body = br#"{"version": 1}"#;
     let alias = "/v2/registry/models/fraud/aliases/champion";
-    assert_eq!(server.send("PUT", alias, &[JSON], body).await.status, 503);
-    let mlflow = server.get("/api/2.0/mlflow/registered-models/search").await;
+    // All at once: each waits a while for the database to come back.
+    let (away, change, page, mlflow) = tokio::join!(
+        server.get("/v2/registry/models"),
+        server.send("PUT", alias, &[JSON], body),
+        server.get("/registry"),
+        server.get("/api/2.0/mlflow/registered-models/search"),
+    );
+    assert_eq!((away.status, away.header("retry-after")), (503, Some("1")));
+    assert!(!away.error().contains("postgres://"), "{}", away.error());
+    assert_eq!((change.status, page.status), (503, 503), "{}", change.text());
     assert_eq!((mlflow.status, mlflow.header("retry-after")), (503, Some("1")));
     assert_eq!(mlflow.json()["error_code"], "TEMPORARILY_UNAVAILABLE");
 }
