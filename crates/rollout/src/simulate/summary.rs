@@ -74,10 +74,13 @@ impl Summary {
         };
         let promoted = runs.iter().filter(|run| run.promoted);
         let step = |(i, step): (usize, &crate::Step)| {
-            let mut by = BTreeMap::new();
-            for run in runs.iter().filter(|run| run.stopped && run.step == i) {
-                *by.entry(run.guard.clone()).or_insert(0.0) += 1.0 / runs.len() as f64;
-            }
+            let stopped = runs.iter().filter(|run| run.stopped && run.step == i);
+            let by = stopped.map(|run| {
+                let guard = &run.guard;
+                let same = |run: &Run| run.stopped && run.step == i && run.guard == *guard;
+                (guard.clone(), part(&same))
+            });
+            let by: BTreeMap<String, f64> = by.collect();
             let passed = runs.iter().filter(|run| run.promoted || run.step > i);
             StepSummary {
                 share: step.share,
