@@ -28,7 +28,8 @@ pub struct Assigned {
     /// Part of the traffic that names no version. Shares are relative to their sum;
     /// 0 serves only those who name the version.
     pub share: u32,
-    /// Whether it gets a copy of the traffic whose answers nobody sees.
+    /// Whether it gets a copy of the traffic that it does not answer, whose answers nobody sees. It
+    /// answers callers by its share, its pins, and if it is named.
     pub shadow: bool,
     /// Request keys that always get this version, whatever the shares say.
     #[serde(default)]

@@ -46,7 +46,7 @@ pub struct Share {
     pub version: u64,
     /// Its part, relative to the sum of all; 0 serves only those who name the version.
     pub share: u32,
-    /// Whether it gets a copy of the traffic whose answers nobody sees.
+    /// Whether it gets a copy of the traffic that it does not answer, whose answers nobody sees.
     #[serde(default)]
     pub shadow: bool,
     /// The request keys that always get it, whatever the shares.
@@ -411,11 +411,6 @@ impl ModelState {
             self.check_active(version)?;
             if !seen.insert(version) {
                 return Err(Error::invalid(format!("version {version} has two shares")));
-            }
-            if share.shadow && (share.share > 0 || !share.pinned.is_empty()) {
-                return Err(Error::invalid(format!(
-                    "version {version} cannot be a shadow and have a share of the traffic"
-                )));
             }
             for key in &share.pinned {
                 check_key(key)?;

@@ -229,10 +229,8 @@ fn is_large(plan: &Plan, own: &Totals, others: &Totals, guard: Guard<'_>) -> boo
         quantiles.is_some_and(|(own, others)| own.as_secs_f64() >= factor * others.as_secs_f64())
     };
     match guard {
-        Guard::Errors => {
-            let served = evidence::rate(own) - evidence::rate(others);
-            served.max(shadow_difference(own, others)) >= guards.errors.points
-        }
+        Guard::Errors => evidence::rate(own) - evidence::rate(others) >= guards.errors.points,
+        Guard::Shadows => shadow_difference(own, others) >= guards.shadows.points,
         Guard::P50 => slower(0.5, guards.latency.p50.factor),
         Guard::P99 => slower(0.99, guards.latency.p99.factor),
         Guard::Labels => {
@@ -264,9 +262,10 @@ fn measured(plan: &Plan, report: &Report, candidate: u64, guard: &str) -> String
             .map_or("nothing".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1e3))
     };
     match Guard::parse(guard) {
-        Guard::Errors if own.requests == 0 => format!(
-            "as a shadow it alone failed {} requests, the champion alone {}",
-            own.shadow_failed, own.caller_failed
+        Guard::Shadows => format!(
+            "of requests that both were given it alone failed {}, the champion alone {}",
+            own.shadow_failed + others.caller_failed,
+            own.caller_failed + others.shadow_failed
         ),
         Guard::Errors => format!(
             "{} of {} requests failed ({:.2} %), of the champion's {} of {} ({:.2} %)",
@@ -333,7 +332,7 @@ fn step_move(plan: &Plan, report: &Report, step: usize, now: Timestamp) -> Actio
         _ => format!(
             "{} showed nothing against version {candidate} in {} requests: {}",
             step_name(&plan.steps[report.step.min(plan.steps.len() - 1)]),
-            report.requests_in_step(candidate),
+            report.requests_in_step(plan, candidate),
             step_name(wanted)
         ),
     };
@@ -342,7 +341,13 @@ fn step_move(plan: &Plan, report: &Report, step: usize, now: Timestamp) -> Actio
 }
 
 fn step_name(step: &Step) -> String {
-    if step.share == 0.0 { "shadow".to_owned() } else { format!("{} % of the traffic", step.share) }
+    match step.share {
+        0.0 => "shadow".to_owned(),
+        share if step.shadow && share < 100.0 => {
+            format!("{share} % of the traffic and a copy of the rest")
+        }
+        share => format!("{share} % of the traffic"),
+    }
 }
 
 fn experiment_move(

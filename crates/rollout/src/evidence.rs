@@ -67,7 +67,7 @@ pub(crate) fn figures(plan: &Plan, report: &Report, candidate: u64, now: Timesta
         "champion": version_figures(plan, report, report.champion),
         "step": report.step,
         "seconds_in_step": report.elapsed(now).as_secs(),
-        "requests_in_step": report.requests_in_step(candidate),
+        "requests_in_step": report.requests_in_step(plan, candidate),
         "guards": guards.into_iter().map(|(_, figures)| figures).collect::<Vec<_>>(),
         "alpha": plan.alpha,
         "blocks_skipped": report.skipped,
@@ -119,6 +119,7 @@ pub(crate) fn shown_e(log_e: f64) -> String {
 pub(crate) fn shown_guard(name: &str) -> String {
     match name {
         "errors" => "Failing requests".to_owned(),
+        "shadows" => "Failing shadows".to_owned(),
         "latency.p50" => "Usual time to the answer".to_owned(),
         "latency.p99" => "Slowest answers".to_owned(),
         "distribution" => "What is predicted".to_owned(),

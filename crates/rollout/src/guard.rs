@@ -26,6 +26,7 @@ const BETS: [f64; 3] = [0.2, 0.5, 0.95];
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Guard<'a> {
     Errors,
+    Shadows,
     P50,
     P99,
     Distribution,
@@ -41,6 +42,7 @@ impl<'a> Guard<'a> {
     pub fn parse(name: &'a str) -> Self {
         match name {
             "errors" => Self::Errors,
+            "shadows" => Self::Shadows,
             "latency.p50" => Self::P50,
             "latency.p99" => Self::P99,
             "distribution" => Self::Distribution,
@@ -56,6 +58,7 @@ impl<'a> Guard<'a> {
         let guards = &plan.guards;
         match self {
             Self::Errors => failures(champion, candidate),
+            Self::Shadows => failures_of_pairs(champion, candidate),
             Self::P50 => {
                 let sign = slower(&champion.latencies, &candidate.latencies)?;
                 Some(CHANCES.map(|p| (2.0 * if sign { p } else { 1.0 - p }).ln()).into())
@@ -65,14 +68,18 @@ impl<'a> Guard<'a> {
                 let mut logs = Vec::new();
                 let shadow = &candidate.shadow;
                 let pairs = [
-                    (&candidate.predictions, &champion.predictions),
                     (&shadow.predictions, &shadow.callers),
                     (&champion.shadow.callers, &champion.shadow.predictions),
                 ];
                 for (own, others) in pairs {
                     add(&mut logs, distance(own, others, guards.distribution.distance));
                 }
-                (!logs.is_empty()).then_some(logs)
+                if !logs.is_empty() {
+                    return Some(logs);
+                }
+                // What callers got is part of what shadows are compared with: one or the other.
+                let tolerated = guards.distribution.distance;
+                distance(&candidate.predictions, &champion.predictions, tolerated)
             }
             Self::Agreement => {
                 let shadows = [&candidate.shadow, &champion.shadow];
@@ -127,6 +134,7 @@ impl<'a> Guard<'a> {
     pub fn tolerated_odds(self, plan: &Plan) -> Option<f64> {
         match self {
             Self::Errors => Some(plan.guards.errors.factor),
+            Self::Shadows => Some(plan.guards.shadows.factor),
             Self::Labels => Some(plan.guards.labels.factor),
             _ => None,
         }
@@ -154,19 +162,25 @@ fn failures(champion: &Counts, candidate: &Counts) -> Option<Vec<f64>> {
         candidate: candidate.requests,
         candidate_failed: candidate.failures,
     };
-    let mut logs: Vec<f64> = served.logs().map(Vec::from).unwrap_or_default();
-    // A request that exactly one of two failed is a table of its own, with one failure.
+    served.logs().map(Vec::from)
+}
+
+/// Requests that a shadow and the version that answers were both given. One that exactly one of them
+/// failed is a table of its own, with one failure.
+///
+/// Not added to what callers saw: the champion's failures are part of both, and two bets on the same
+/// luck would not be fair together.
+fn failures_of_pairs(champion: &Counts, candidate: &Counts) -> Option<Vec<f64>> {
     let worse = candidate.shadow.shadow_failed.saturating_add(champion.shadow.caller_failed) as f64;
     let better =
         candidate.shadow.caller_failed.saturating_add(champion.shadow.shadow_failed) as f64;
-    if worse + better > 0.0 {
+    (worse + better > 0.0).then(|| {
         let paired = |i| {
             let ratio = odds::ratio(i);
             worse * ratio.ln() - (worse + better) * ((1.0 + ratio) / 2.0).ln()
         };
-        add(&mut logs, Some((0..odds::GRID).map(paired).collect()));
-    }
-    (!logs.is_empty()).then_some(logs)
+        (0..odds::GRID).map(paired).collect()
+    })
 }
 
 fn add(logs: &mut Vec<f64>, more: Option<Vec<f64>>) {

@@ -63,8 +63,9 @@ pub struct Plan {
 pub struct Step {
     /// The candidate's share of the traffic, in percent; 0 for a shadow.
     pub share: f64,
-    /// Whether the candidate gets a copy of the traffic whose answers nobody sees. At a share of 100
-    /// it is the champion that gets the copy, so that the two can still be compared.
+    /// Whether the candidate gets a copy of the traffic that it does not answer, whose answers nobody
+    /// sees. At a share of 100 it is the champion that gets the copy, so that the two can still be
+    /// compared.
     pub shadow: bool,
     /// The least time that it lasts.
     #[serde(serialize_with = "compact::required")]
@@ -142,6 +143,8 @@ pub enum Kind {
 pub struct Guards {
     /// Requests that fail.
     pub errors: Errors,
+    /// Requests that a shadow fails, compared with the caller's answer to the same request.
+    pub shadows: Errors,
     /// Time to the answer.
     pub latency: Latency,
     /// What is predicted.
@@ -286,7 +289,8 @@ impl Default for Plan {
     fn default() -> Self {
         let step = |share, minutes, requests, stake| Step {
             share,
-            shadow: share == 0.0,
+            // Each request that both are given says more than many that one of them is.
+            shadow: share <= 5.0,
             time: SignedDuration::from_mins(minutes),
             requests,
             stake,
@@ -321,7 +325,7 @@ impl Default for Step {
 
 impl Default for Errors {
     fn default() -> Self {
-        Self { weight: 20.0, factor: 1.0, points: 0.001 }
+        Self { weight: 10.0, factor: 1.0, points: 0.001 }
     }
 }
 
@@ -391,6 +395,7 @@ impl Plan {
         let guards = &self.guards;
         let mut weights = vec![
             ("errors".to_owned(), guards.errors.weight),
+            ("shadows".to_owned(), guards.shadows.weight),
             ("latency.p50".to_owned(), guards.latency.p50.weight),
             ("latency.p99".to_owned(), guards.latency.p99.weight),
             ("distribution".to_owned(), guards.distribution.weight),
@@ -449,14 +454,6 @@ impl Step {
         }
         if self.share > 0.0 && self.share < 0.01 {
             return wrong(&field("share"), self.share, "at least 0.01 %");
-        }
-        if self.shadow && self.share > 0.0 && self.share < 100.0 {
-            return Err(Error::new(format!(
-                "{}: a candidate with {} % of the traffic cannot be a shadow as well; leave \
-                 `shadow` out, or set `share = 0`",
-                field("shadow"),
-                self.share
-            )));
         }
         if self.share < before {
             return Err(Error::new(format!(
@@ -545,6 +542,7 @@ impl Guards {
     fn check(&self) -> Result<()> {
         let weights = [
             ("errors", self.errors.weight),
+            ("shadows", self.shadows.weight),
             ("latency.p50", self.latency.p50.weight),
             ("latency.p99", self.latency.p99.weight),
             ("distribution", self.distribution.weight),
@@ -571,6 +569,7 @@ impl Guards {
         }
         for (name, factor, points) in [
             ("errors", self.errors.factor, self.errors.points),
+            ("shadows", self.shadows.factor, self.shadows.points),
             ("labels", self.labels.factor, self.labels.points),
         ] {
             if !(1.0..=10.0).contains(&factor) {

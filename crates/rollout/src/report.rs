@@ -255,11 +255,16 @@ impl Report {
         self.not_before(now).duration_since(self.since)
     }
 
-    /// Requests that a candidate was compared by in the running step: answered or failed for
-    /// callers, or as a shadow.
-    pub(crate) fn requests_in_step(&self, candidate: u64) -> u64 {
-        let totals = self.in_step.get(&candidate);
-        totals.map_or(0, |t| t.answered().saturating_add(t.both).saturating_add(t.caller_failed))
+    /// Requests that a candidate answered in the running step: for callers, or in a step that gives
+    /// it none, as a shadow.
+    pub(crate) fn requests_in_step(&self, plan: &Plan, candidate: u64) -> u64 {
+        let Some(totals) = self.in_step.get(&candidate) else { return 0 };
+        match plan.steps.get(self.step) {
+            Some(step) if step.share == 0.0 && plan.experiment.is_none() => {
+                totals.both.saturating_add(totals.caller_failed)
+            }
+            _ => totals.answered(),
+        }
     }
 
     /// The logarithm of a guard's e-value against a candidate.
@@ -335,7 +340,7 @@ impl Report {
         if elapsed < step.time {
             return Some(format!("{} of time", shown(step.time - elapsed)));
         }
-        let requests = self.requests_in_step(candidate);
+        let requests = self.requests_in_step(plan, candidate);
         (requests < step.requests).then(|| format!("{} requests", step.requests - requests))
     }
 }

@@ -29,7 +29,6 @@ pub(crate) struct Choice {
 
 #[derive(Debug)]
 struct Part {
-    /// 0 for a shadow, whatever it was assigned.
     share: u32,
     seed: u64,
 }
@@ -39,14 +38,14 @@ impl Choice {
     pub(crate) fn new<'a>(model: &str, versions: impl IntoIterator<Item = &'a Assigned>) -> Self {
         let mut choice = Self::default();
         for (position, assigned) in versions.into_iter().enumerate() {
-            let share = if assigned.shadow { 0 } else { assigned.share };
+            let share = assigned.share;
             choice.parts.push(Part { share, seed: seed(model, &assigned.version) });
             choice.total += u64::from(share);
             if !assigned.shadow {
                 choice.last = Some(position);
-                for key in &assigned.pinned {
-                    choice.pinned.entry(key.clone()).or_insert(position);
-                }
+            }
+            for key in &assigned.pinned {
+                choice.pinned.entry(key.clone()).or_insert(position);
             }
         }
         choice.step = step(choice.total);
@@ -164,16 +163,18 @@ mod tests {
     }
 
     #[test]
-    fn pins_win_and_shadows_are_never_chosen() {
-        let mut versions = [assigned("1", 99), assigned("2", 0), assigned("3", 50)];
+    fn pins_win_and_shadows_are_chosen_by_their_share_alone() {
+        let mut versions = [assigned("1", 99), assigned("2", 0), assigned("3", 0)];
         versions[1].pinned = vec!["tester".into()];
         versions[2].shadow = true;
-        versions[2].pinned = vec!["other".into()];
         let choice = Choice::new("m", &versions);
         assert_eq!(choice.of_key("tester"), Some(1));
-        assert_eq!(choice.of_key("other"), Some(0));
         assert!((0..1000).all(|number| choice.of_key(&key(number)) == Some(0)));
         assert!((0..1000).all(|turn| choice.of_turn(turn) == Some(0)));
+        versions[2].share = 33;
+        let choice = Choice::new("m", &versions);
+        let turns = (0..132).filter(|turn| choice.of_turn(*turn) == Some(2)).count();
+        assert_eq!(turns, 33);
     }
 
     #[test]

@@ -273,11 +273,12 @@ pub fn servers(args: Servers) -> Result<(), Failure> {
 /// A share of the traffic as people read it.
 fn part(share: &Share, total: u64) -> String {
     match share.shadow {
-        true => "shadow".to_owned(),
+        true if share.share == 0 => "shadow".to_owned(),
         false if share.share == 0 => "by name".to_owned(),
-        false => {
+        shadow => {
             let percent = f64::from(share.share) * 100.0 / total as f64;
-            format!("{}%", (percent * 100.0).round() / 100.0)
+            let more = if shadow { "+shadow" } else { "" };
+            format!("{}%{more}", (percent * 100.0).round() / 100.0)
         }
     }
 }

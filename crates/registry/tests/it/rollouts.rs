@@ -59,7 +59,8 @@ async fn a_rollout_is_decided_once(place: &Place) {
     let seen = under_way(&registry, "decided").await;
     assert_eq!((seen.number, seen.revision), (started.sequence, 0));
     assert_eq!(seen.report, json!({"seen": 0}));
-    let stepped = vec![Share::of(1, 99), Share::of(2, 1)];
+    // A share, and a copy of the rest.
+    let stepped = vec![Share::of(1, 99), Share { shadow: true, ..Share::of(2, 1) }];
     let decision = || Some((Decision::Move(stepped.clone()), By::new("rollout")));
     let moved = registry.advance(&seen, &json!({"seen": 1}), &[], decision()).await.unwrap();
     let is = |record: Option<registry::Record>| record.unwrap().event;

@@ -56,11 +56,13 @@ impl Traffic {
             let rate = self.scenario.rps * self.load.exp();
             let requests = poisson(&mut self.random, rate);
             let candidates = binomial(&mut self.random, requests, mix.share);
-            for (i, count) in [(0, requests - candidates), (1, candidates)] {
-                self.serve(i, count, mix, &mut arms[i], run);
-            }
-            if mix.shadow {
-                self.shadow(requests, mix, &mut shadow);
+            let champions = requests - candidates;
+            // The answers to callers that a shadow is compared with are the ones that are counted.
+            let looks_on = if mix.share >= 1.0 { 1 } else { 0 };
+            for (i, count) in [(0, champions), (1, candidates)] {
+                let failed =
+                    (mix.shadow && i == looks_on).then(|| self.shadow(count, mix, &mut shadow));
+                self.serve(i, (count, failed), mix, &mut arms[i], run);
             }
         }
         let [mut champion, mut candidate] = arms.map(Arm::counts);
@@ -101,11 +103,20 @@ impl Traffic {
         (self.scenario.error_rate * factor).min(1.0)
     }
 
-    fn serve(&mut self, i: usize, count: u64, mix: &Mix, arm: &mut Arm, run: &mut Run) {
+    /// Answers callers; how many answers fail is drawn, unless it is known already.
+    fn serve(
+        &mut self,
+        i: usize,
+        (count, failed): (u64, Option<u64>),
+        mix: &Mix,
+        arm: &mut Arm,
+        run: &mut Run,
+    ) {
         let worse = i == 1 && mix.worse;
         let usual = self.error_rate();
         let more = if worse { self.scenario.regression } else { 0.0 };
-        let failures = binomial(&mut self.random, count, (usual + more).clamp(0.0, 1.0));
+        let failures = failed
+            .unwrap_or_else(|| binomial(&mut self.random, count, (usual + more).clamp(0.0, 1.0)));
         arm.requests += count;
         arm.failures += failures;
         let spike = if self.spike.0 > 0 { self.spike.1 } else { 0 };
@@ -132,20 +143,29 @@ impl Traffic {
         }
     }
 
-    /// Both get the same requests; half of the usual failures are the request's, and hit both.
-    fn shadow(&mut self, requests: u64, mix: &Mix, shadow: &mut Shadowed) {
+    /// Both get the same requests; half of the usual failures are the request's, and hit both. Says how
+    /// many of the answers to callers failed.
+    fn shadow(&mut self, requests: u64, mix: &Mix, shadow: &mut Shadowed) -> u64 {
         let usual = self.error_rate();
         let more = if mix.worse { self.scenario.regression } else { 0.0 };
         let random = &mut self.random;
-        let neither = binomial(random, requests, usual / 2.0);
-        let own = binomial(random, requests - neither, (usual / 2.0 + more).clamp(0.0, 1.0));
-        let caller = binomial(random, requests - neither - own, usual / 2.0);
-        let both = requests - neither - own - caller;
+        let hit_both = binomial(random, requests, usual / 2.0);
+        let rest = requests - hit_both;
+        // So that each alone fails as often as callers' requests do.
+        let alone = (usual / 2.0) / (1.0 - usual / 2.0);
+        let candidate = binomial(random, rest, (alone + more).clamp(0.0, 1.0));
+        let by_chance = binomial(random, candidate, alone);
+        let own = candidate - by_chance;
+        let caller = binomial(random, rest - candidate, alone);
+        let neither = hit_both + by_chance;
+        let both = rest - candidate - caller;
         shadow.neither += neither;
         shadow.shadow_failed += own;
         shadow.caller_failed += caller;
         shadow.both += both;
         shadow.agreed += binomial(random, both, 0.95);
+        // At a share of 100 it is the champion that looks on, and the candidate that answers.
+        neither + if mix.share >= 1.0 { own } else { caller }
     }
 }
 

@@ -58,7 +58,6 @@ fn wrong_plans_are_refused_by_the_name_of_the_field() {
         ("[[steps]]\nshadow = true", "steps[0].share: a plan cannot end with a shadow"),
         ("[[steps]]\nshare = 5\ntime = \"2h\"\nmost = \"1h\"", "steps[0].most: at most 1h"),
         ("[[steps]]\nshare = 150", "steps[0].share: expected a percentage"),
-        ("[[steps]]\nshare = 5\nshadow = true", "steps[0].shadow: a candidate with 5 %"),
         ("[guards.errors]\nfactor = 0.5", "guards.errors.factor: expected 1 to 10"),
         ("[guards.metrics.clicks]\nhigh = 0", "guards.metrics.clicks.high"),
         ("[guards.metrics.clicks]", "high"),

@@ -184,7 +184,7 @@ async fn many_callers_of_more_models_than_fit_are_all_answered() {
 async fn nobody_is_unloaded_for_a_shadow() {
     let mut shadow = model("a");
     shadow.1.version = "2".into();
-    shadow.1.shadow = true;
+    (shadow.1.shadow, shadow.1.share) = (true, 0);
     let zoo = Zoo { limits: TWO, ..Zoo::of([model("a"), shadow, model("b")]) };
     let (server, _seen) = zoo.start().await;
     // Both answer, so that both are in memory; the shadow is not.

@@ -63,11 +63,8 @@ async fn a_shadow_gets_a_copy_and_is_paired_with_what_the_caller_got() {
 }
 
 #[tokio::test]
-async fn a_shadow_answers_testers_by_name_and_nobody_else() {
-    let mut shadow = shadow();
-    shadow.1.share = 50;
-    shadow.1.pinned = vec!["k".into()];
-    let (server, mut seen) = Zoo::of([champion(), shadow]).with("m:2", triple()).start().await;
+async fn a_shadow_answers_testers_by_name_and_callers_by_its_share() {
+    let (server, mut seen) = Zoo::of([champion(), shadow()]).with("m:2", triple()).start().await;
     for key in [None, Some("k"), Some("a"), Some("b"), Some("c"), Some("d")] {
         let request = Request { key: key.map(str::to_owned), ..request(&[1.0]) };
         assert_eq!(version_for(&server.serving, request).await, "1");
@@ -78,6 +75,17 @@ async fn a_shadow_answers_testers_by_name_and_nobody_else() {
     // Who names a version is not copied.
     assert!(seen.recv().await.unwrap().shadow.is_none());
     assert_eq!(count(&server).run.count, 6);
+
+    let mut shadow = shadow();
+    shadow.1.pinned = vec!["k".into()];
+    let (server, mut seen) = Zoo::of([champion(), shadow]).with("m:2", triple()).start().await;
+    let pinned = Request { key: Some("k".into()), ..request(&[1.0]) };
+    assert_eq!(version_for(&server.serving, pinned).await, "2");
+    // What it answers itself it gets no copy of.
+    assert!(seen.recv().await.unwrap().shadow.is_none());
+    assert_eq!(version_for(&server.serving, request(&[1.0])).await, "1");
+    shadowed(&mut seen).await;
+    assert_eq!(count(&server).run.count, 1);
 }
 
 #[tokio::test]
