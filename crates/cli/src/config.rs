@@ -12,6 +12,7 @@ use serving::{Limits, Slo};
 use crate::Failure;
 use crate::library::{Defaults, Source};
 use crate::registry::Followee;
+use crate::units::parse_duration;
 
 /// What can be said by a flag, an environment variable or a line of the file. `None` is silence.
 #[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
@@ -203,7 +204,9 @@ impl Raw {
             .help("listen on 127.0.0.1, or say that this is meant: --allow-remote"));
         }
         let keep_warm = match &self.keep_warm {
-            Some(time) => flag("keep-warm", time, parse_time)?,
+            Some(time) => flag("keep-warm", time, |text| {
+                parse_duration(text).map_err(|_| "a time such as 1h or 0s".to_owned())
+            })?,
             None => Duration::from_secs(60 * 60),
         };
         let models = match self.registry {
@@ -417,6 +420,10 @@ mod tests {
         check_refused(Raw { max_body_size: Some("0".into()), ..raw() }, "a size such as 64MiB");
         check_refused(Raw { instances: Some(0), ..raw() }, "expected at least 1");
         check_refused(Raw { memory: Some("much".into()), ..raw() }, "a size such as 64MiB");
+        check_refused(Raw { keep_warm: Some("long".into()), ..raw() }, "a time such as 1h or 0s");
+        for time in ["0s", "1h", "90m"] {
+            Raw { keep_warm: Some(time.into()), ..raw() }.check().unwrap();
+        }
         check_refused(Raw { max_loaded: Some(0), ..raw() }, "--max-loaded 0: expected at least 1");
         check_refused(Raw { versions: Some("0".into()), ..raw() }, "how many of the newest");
         check_refused(Raw { model: vec!["m".into()], ..raw() }, "expected NAME=PATH");
