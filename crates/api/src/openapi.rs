@@ -433,8 +433,8 @@ fn identifier(name: &str) -> String {
 }
 
 /// A name as a path's segment: whatever may not stand there is percent-encoded, braces too, which
-/// OpenAPI would take for a parameter.
-fn segment(name: &str) -> String {
+/// OpenAPI would take for a parameter, and quotes, which would end an attribute.
+pub(crate) fn segment(name: &str) -> String {
     let encode = |byte: u8| match byte {
         b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => char::from(b).to_string(),
         b => format!("%{b:02X}"),

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::index::{escape, size};
 use super::{HTML, page};
 use crate::error::Failure;
+use crate::openapi::segment;
 use crate::rest::registry::extract::{Asked, Names, access, registry};
 use crate::{Api, ApiOptions};
 
@@ -346,15 +347,6 @@ fn time(time: Timestamp) -> String {
     let text = format!("{time:.0}");
     let shown = text.replace('T', " ").replace('Z', " UTC");
     format!("<time datetime=\"{text}\">{shown}</time>")
-}
-
-/// A name as it may stand in a path and in a quoted attribute.
-fn segment(name: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => char::from(b).to_string(),
-        b => format!("%{b:02X}"),
-    };
-    name.bytes().map(encode).collect()
 }
 
 #[cfg(test)]
