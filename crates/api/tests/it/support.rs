@@ -114,16 +114,7 @@ pub async fn start_with(options: ApiOptions) -> Server {
     let names = ["add", "echo", "scores", "both", "number", "wide", "same"];
     let models = names.map(|name| (name.to_owned(), vec![assigned()])).into();
     let (assignments, receiver) = watch::channel(Assignments { models });
-    let serving = Serving::start(Options {
-        engines: Arc::new(Engines::new(vec![Box::new(runtime::native::Native::default())])),
-        open: Arc::new(|name, _| package(name)),
-        assignments: receiver,
-        observations: None,
-        slo: None,
-        max_queue: 1000,
-        limits: Default::default(),
-    })
-    .unwrap();
+    let serving = self::serving(receiver, Limits::default());
     serving.settled().await;
     for status in serving.status() {
         assert_eq!(status.state, serving::State::Ready, "{}", status.name);
@@ -140,16 +131,7 @@ pub async fn start_versions() -> Server {
     versions[2].shadow = true;
     let models = [("add".to_owned(), versions)].into();
     let (assignments, receiver) = watch::channel(Assignments { models });
-    let serving = Serving::start(Options {
-        engines: Arc::new(Engines::new(vec![Box::new(runtime::native::Native::default())])),
-        open: Arc::new(|name, _| package(name)),
-        assignments: receiver,
-        observations: None,
-        slo: None,
-        max_queue: 1000,
-        limits: Limits { memory: None, versions: Some(2) },
-    })
-    .unwrap();
+    let serving = self::serving(receiver, Limits { memory: None, versions: Some(2) });
     serving.settled().await;
     assert!(serving.ready());
     serve(serving, assignments, None, ApiOptions::default()).await
@@ -179,17 +161,21 @@ pub async fn start_gated(max_queue: usize) -> (Server, Arc<Gate>) {
 /// Serves no model, and a registry.
 pub async fn start_registry(access: Access, options: ApiOptions) -> Server {
     let (assignments, receiver) = watch::channel(Assignments::default());
-    let serving = Serving::start(Options {
+    let serving = self::serving(receiver, Limits::default());
+    serve(serving, assignments, Some(access), options).await
+}
+
+fn serving(assignments: watch::Receiver<Assignments>, limits: Limits) -> Serving {
+    Serving::start(Options {
         engines: Arc::new(Engines::new(vec![Box::new(runtime::native::Native::default())])),
         open: Arc::new(|name, _| package(name)),
-        assignments: receiver,
+        assignments,
         observations: None,
         slo: None,
         max_queue: 1000,
-        limits: Default::default(),
+        limits,
     })
-    .unwrap();
-    serve(serving, assignments, Some(access), options).await
+    .unwrap()
 }
 
 fn assigned() -> Assigned {
