@@ -68,7 +68,7 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 }
 
 /// A time to the second.
-fn shown(time: jiff::Timestamp) -> String {
+pub fn shown(time: jiff::Timestamp) -> String {
     format!("{time:.0}")
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::replay;
 use crate::Failure;
-use crate::registry::{Author, OrFailure, Place, print_json, told};
+use crate::registry::{Author, OrFailure, Place, print_json, shown, told};
 use crate::table::Table;
 use crate::units;
 
@@ -293,10 +293,6 @@ fn number(value: &Value) -> String {
         }
         Some(number) => format!("{number}"),
     }
-}
-
-fn shown(time: Timestamp) -> String {
-    format!("{time:.0}")
 }
 
 /// Flags of `rollout pause`, `resume` and `stop`.
