@@ -65,7 +65,7 @@ impl Registry {
 
     /// Gives up deleted versions, each in a change of its own so that nobody waits long.
     async fn purge(&self, grace: Duration, by: &By) -> Result<u64> {
-        let limit = self.database.now().saturating_sub(micros(grace));
+        let limit = self.database.ago(grace);
         let rows = sqlx::query(
             "SELECT model, number FROM versions WHERE stage = 'deleted' AND moved <= $1",
         )
@@ -100,7 +100,7 @@ impl Registry {
     /// that what it needs is not among them.
     async fn doom_unneeded(&self, grace: Duration) -> Result<()> {
         let mut change = self.database.change().await?;
-        let limit = self.database.now().saturating_sub(micros(grace));
+        let limit = self.database.ago(grace);
         sqlx::query(
             "UPDATE blobs SET state = 'doomed' WHERE state <> 'doomed' AND touched <= $1 \
              AND NOT EXISTS (SELECT 1 FROM files WHERE files.digest = blobs.digest)",
@@ -165,8 +165,4 @@ impl Registry {
         listed.retain(|(blob, _)| !known.contains(blob));
         Ok(listed)
     }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }

@@ -83,6 +83,11 @@ impl Database {
         self.clock.micros()
     }
 
+    /// The moment so long ago, in microseconds since 1970.
+    pub fn ago(&self, time: Duration) -> i64 {
+        self.now().saturating_sub(micros(time))
+    }
+
     /// For single statements.
     pub fn pool(&self) -> &AnyPool {
         &self.pool
@@ -254,6 +259,11 @@ pub fn record(row: &AnyRow) -> Result<Record> {
         reason: row.try_get("reason")?,
         evidence: evidence.map(|text| json(text, sequence)).transpose()?,
     })
+}
+
+/// A stretch of time as rows count it.
+pub fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Times in rows are microseconds since 1970.

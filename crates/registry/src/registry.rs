@@ -211,9 +211,8 @@ impl Registry {
 
     /// What every model is assigned now. A champion's predecessor stays assigned for `keep_warm`.
     pub async fn assignments(&self, keep_warm: Duration) -> Result<Assignments> {
-        let now = self.database.now();
-        let warm_since = now.saturating_sub(i64::try_from(keep_warm.as_micros()).unwrap_or(now));
-        let warm_since = database::timestamp(warm_since)?;
+        // Never before 1970, however long: older times cannot be told.
+        let warm_since = database::timestamp(self.database.ago(keep_warm).max(0))?;
         let mut read = self.database.read().await?;
         let mut states: BTreeMap<String, ModelState> = BTreeMap::new();
         for (model, aliases) in aliases(&mut read, None).await? {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
-use crate::database::{self, signed, unsigned};
+use crate::database::{self, micros, signed, unsigned};
 use crate::registry::{self, By};
 use crate::state::{Event, ModelState, Outcome, Record, Share, Underway, before_champion};
 use crate::{CHAMPION, Error, Registry, Result};
@@ -441,8 +441,4 @@ pub fn json(value: &impl Serialize) -> Result<String> {
 pub fn parsed<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text)
         .map_err(|error| Error::damaged(format!("the database holds broken JSON: {error}")))
-}
-
-fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

@@ -10,6 +10,9 @@ use sqlx::any::AnyRow;
 use crate::rollouts::{json, parsed};
 use crate::{Registry, Result, database};
 
+/// How long a server is remembered that says nothing.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A server that was heard of not long ago.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Server {
@@ -38,8 +41,12 @@ pub struct Holding {
 }
 
 impl Registry {
-    /// Says what a server holds.
+    /// Says what a server holds. Those that were not heard of for a day are forgotten.
     pub async fn hold(&self, id: &str, address: &str, holds: &[Holding]) -> Result<()> {
+        sqlx::query("DELETE FROM servers WHERE seen <= $1")
+            .bind(self.database.ago(DAY))
+            .execute(self.database.pool())
+            .await?;
         sqlx::query(
             "INSERT INTO servers (id, address, seen, holds) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (id) DO UPDATE SET address = excluded.address, seen = excluded.seen, \
@@ -61,18 +68,10 @@ impl Registry {
         Ok(())
     }
 
-    /// The servers that were heard of within `age`, by address; those that were not for a day are
-    /// forgotten.
+    /// The servers that were heard of within `age`, by address.
     pub async fn servers(&self, age: Duration) -> Result<Vec<Server>> {
-        let now = self.database.now();
-        let day = 24 * 60 * 60 * 1_000_000;
-        sqlx::query("DELETE FROM servers WHERE seen <= $1")
-            .bind(now.saturating_sub(day))
-            .execute(self.database.pool())
-            .await?;
-        let limit = now.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
         let rows = sqlx::query("SELECT * FROM servers WHERE seen > $1")
-            .bind(limit)
+            .bind(self.database.ago(age))
             .fetch_all(self.database.pool())
             .await?;
         let server = |row: &AnyRow| {

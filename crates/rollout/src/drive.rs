@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{ErrorCode, Observation};
-use registry::{By, Clock, Decision, Measurement, Registry, Rollout};
+use registry::{By, Clock, Decision, Measurement, Registry, Rollout, Server};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -116,8 +116,9 @@ impl Driver {
         if rollouts.is_empty() || !self.registry.lease("rollouts", &self.server, LEASE).await? {
             return Ok(());
         }
+        let servers = self.registry.servers(HEARD).await?;
         for rollout in &rollouts {
-            match self.decide(rollout).await {
+            match self.decide(rollout, &servers).await {
                 Ok(()) => {}
                 // Somebody else was faster: there is nothing left to do.
                 Err(error) if error.code() == ErrorCode::FailedPrecondition => {
@@ -231,7 +232,7 @@ impl Driver {
     }
 
     /// Adds what was measured to the report, and does what follows from it.
-    async fn decide(&mut self, rollout: &Rollout) -> registry::Result<()> {
+    async fn decide(&mut self, rollout: &Rollout, servers: &[Server]) -> registry::Result<()> {
         let now = self.clock.now();
         let (plan, mut report) = match (plan_of(rollout), report_of(rollout)) {
             (Ok(plan), Ok(report)) => (plan, report),
@@ -249,7 +250,7 @@ impl Driver {
             }
         }
         report.absorb(&plan, &blocks);
-        let action = match self.cannot_run(rollout, now).await? {
+        let action = match self.cannot_run(rollout, servers, now) {
             Some(action) => Some(action),
             None => next(&plan, &report, now),
         };
@@ -271,12 +272,12 @@ impl Driver {
     }
 
     /// A candidate that some server has been unable to run for too long.
-    async fn cannot_run(
+    fn cannot_run(
         &mut self,
         rollout: &Rollout,
+        servers: &[Server],
         now: Timestamp,
-    ) -> registry::Result<Option<Action>> {
-        let servers = self.registry.servers(HEARD).await?;
+    ) -> Option<Action> {
         for candidate in &rollout.candidates {
             let name = candidate.to_string();
             let failed = servers.iter().find_map(|server| {
@@ -294,10 +295,10 @@ impl Driver {
                 let address = &server.address;
                 let why = format!("version {candidate} cannot run on {address}: {reason}");
                 let evidence = json!({"server": address, "version": candidate, "reason": reason});
-                return Ok(Some(Action::RollBack { why, evidence }));
+                return Some(Action::RollBack { why, evidence });
             }
         }
-        Ok(None)
+        None
     }
 
     /// Takes back a rollout that this program cannot read: an older or newer one started it.
