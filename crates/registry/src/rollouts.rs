@@ -258,9 +258,9 @@ impl Registry {
         rows.iter().map(measurement).collect()
     }
 
-    /// Keeps what was said about an answer until the server that gave it takes it. Refused without
+    /// Keeps what was said about answers until the servers that gave them take it. Refused without
     /// a rollout, which alone has a use for it.
-    pub async fn give_feedback(&self, model: &str, feedback: &Feedback) -> Result<()> {
+    pub async fn give_feedback(&self, model: &str, feedback: &[Feedback]) -> Result<()> {
         let Some(rollout) = self.rollout(model).await? else {
             return Err(Error::refused(format!(
                 "no rollout of \"{model}\" is under way, and nothing else uses feedback"
@@ -271,23 +271,25 @@ impl Registry {
             .bind(number)
             .fetch_one(self.database.pool())
             .await?;
-        if waiting >= MOST_FEEDBACK {
+        if waiting.saturating_add_unsigned(feedback.len() as u64) > MOST_FEEDBACK {
             return Err(Error::new(
                 model::ErrorCode::ResourceExhausted,
                 format!("{waiting} pieces of feedback on \"{model}\" wait already"),
             ));
         }
-        sqlx::query(
-            "INSERT INTO feedback (rollout, id, request, body, received) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-        )
-        .bind(number)
-        .bind(&feedback.id)
-        .bind(&feedback.request)
-        .bind(json(&feedback.body)?)
-        .bind(self.database.now())
-        .execute(self.database.pool())
-        .await?;
+        for one in feedback {
+            sqlx::query(
+                "INSERT INTO feedback (rollout, id, request, body, received) \
+                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            )
+            .bind(number)
+            .bind(&one.id)
+            .bind(&one.request)
+            .bind(json(&one.body)?)
+            .bind(self.database.now())
+            .execute(self.database.pool())
+            .await?;
+        }
         Ok(())
     }
 

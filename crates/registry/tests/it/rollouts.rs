@@ -104,7 +104,7 @@ async fn what_was_measured_and_said_counts_once(place: &Place) {
         request: "r1".to_owned(),
         body: json!({"label": "cat"}),
     };
-    let refused = registry.give_feedback("measured", &said("a")).await.unwrap_err();
+    let refused = registry.give_feedback("measured", &[said("a")]).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::FailedPrecondition, "{refused}");
     registry.start_rollout("measured", start(&[2]), &by).await.unwrap();
     let rollout = under_way(&registry, "measured").await;
@@ -123,7 +123,7 @@ async fn what_was_measured_and_said_counts_once(place: &Place) {
     assert_eq!(registry.measurements(rollout.number).await.unwrap(), [measured("y", 1)]);
 
     for id in ["a", "a", "b"] {
-        registry.give_feedback("measured", &said(id)).await.unwrap();
+        registry.give_feedback("measured", &[said(id)]).await.unwrap();
     }
     let feedback = async || {
         let waiting = registry.feedback(rollout.number, jiff::Timestamp::UNIX_EPOCH).await.unwrap();

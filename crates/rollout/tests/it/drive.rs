@@ -263,7 +263,7 @@ async fn feedback_is_joined_by_the_server_that_answered_and_counts_once() {
     b.observe(&observation(1, 4, at, false, None));
     let say = async |id: &str, request: &str, body| {
         let (id, request) = (id.to_owned(), request.to_owned());
-        yard.registry.give_feedback("m", &Feedback { id, request, body }).await.unwrap();
+        yard.registry.give_feedback("m", &[Feedback { id, request, body }]).await.unwrap();
     };
     say("1", "r3", json!({"label": 3})).await;
     say("2", "r4", json!({"label": 9})).await;
@@ -363,7 +363,7 @@ async fn shares_follow_the_feedback_until_one_is_the_best() {
                 let clicked = random.f64() < if share.version == 3 { 0.6 } else { 0.15 };
                 let body = json!({"metrics": {"clicks": u8::from(clicked)}});
                 let feedback = Feedback { id: format!("f{id}"), request: format!("r{id}"), body };
-                yard.registry.give_feedback("m", &feedback).await.unwrap();
+                yard.registry.give_feedback("m", &[feedback]).await.unwrap();
             }
         }
         moved |= yard.traffic().await != before;

@@ -161,9 +161,7 @@ pub(super) async fn feedback(
         }
     };
     let checked = given.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
-    for one in &checked {
-        registry.give_feedback(&model, one).await?;
-    }
+    registry.give_feedback(&model, &checked).await?;
     let mut answer = json(&value!({ "accepted": checked.len() }));
     *answer.status_mut() = StatusCode::ACCEPTED;
     Ok(answer)
