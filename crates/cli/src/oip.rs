@@ -310,7 +310,8 @@ fn json_values(datatype: DataType, values: &Value) -> Option<Data> {
     })
 }
 
-fn flatten<'a>(value: &'a Value, into: &mut Vec<&'a Value>) {
+/// The elements of data, which may be nested as its shape is.
+pub fn flatten<'a>(value: &'a Value, into: &mut Vec<&'a Value>) {
     match value {
         Value::Array(values) => values.iter().for_each(|value| flatten(value, into)),
         value => into.push(value),

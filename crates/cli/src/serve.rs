@@ -15,7 +15,11 @@ use crate::Failure;
 use crate::config::{Config, Models, Raw};
 use crate::engines::Search;
 use crate::library::Library;
+use crate::refusing::Refusing;
 use crate::registry::{self, Followed};
+
+/// Why callers cannot load or unload what a registry assigns.
+const FOLLOWS: &str = "what is loaded follows the registry; move an alias there: modelyard alias";
 
 /// Observations that wait to be counted: what is beyond is dropped, and counted as such.
 const OBSERVATIONS: usize = 8192;
@@ -91,7 +95,7 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             let presence = Presence::begin(&followed, &listener, &serving, (observations, seen))?;
             // The registry is followed anyway.
             spawn_signals(stop, Arc::new(|| Ok(())))?;
-            (serving, followed, Some(presence))
+            (serving, Arc::new(Refusing(FOLLOWS)), Some(presence))
         }
     };
     let registry = match &presence {

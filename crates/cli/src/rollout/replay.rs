@@ -5,14 +5,12 @@
 //! that a request takes the same way as a caller's.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use ::registry::{Reference, Registry, Selector};
-use api::{Api, ApiOptions, Control, Load};
-use model::{Assigned, Assignments, ErrorCode, InstanceSettings};
+use api::{Api, ApiOptions};
+use model::{Assigned, Assignments, InstanceSettings};
 use rollout::{Replay, Replayed};
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,6 +22,7 @@ use crate::Failure;
 use crate::engines::Search;
 use crate::http::Endpoint;
 use crate::oip;
+use crate::refusing::Refusing;
 use crate::registry::OrFailure;
 
 /// A recorded request with its answer, both as the Open Inference Protocol has them in JSON.
@@ -134,7 +133,8 @@ async fn answer(
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let endpoint = Endpoint::parse(&listener.local_addr()?.to_string())?;
-    let (control, options) = (Arc::new(Nothing), ApiOptions::default());
+    let (control, options) =
+        (Arc::new(Refusing("this server only replays")), ApiOptions::default());
     let api = Api { serving, control, registry: None, options };
     let (stop, stopped) = watch::channel(false);
     let until = async move {
@@ -187,11 +187,6 @@ fn agree(recorded: &[Output], now: &[Output], tolerance: f64) -> bool {
 }
 
 fn same(expected: &[Value], got: &[Value], tolerance: f64) -> bool {
-    let flat = |values: &[Value]| {
-        let mut flat = Vec::new();
-        flatten(values, &mut flat);
-        flat
-    };
     let (expected, got) = (flat(expected), flat(got));
     expected.len() == got.len()
         && expected.iter().zip(&got).all(|(a, b)| match (a.as_f64(), b.as_f64()) {
@@ -201,36 +196,10 @@ fn same(expected: &[Value], got: &[Value], tolerance: f64) -> bool {
 }
 
 /// Data may be nested as the shape is.
-fn flatten(values: &[Value], flat: &mut Vec<Value>) {
-    for value in values {
-        match value {
-            Value::Array(inner) => flatten(inner, flat),
-            other => flat.push(other.clone()),
-        }
-    }
-}
-
-/// What is served here is not to be changed.
-struct Nothing;
-
-type Changed<'a> = Pin<Box<dyn Future<Output = Result<(), (ErrorCode, String)>> + Send + 'a>>;
-
-impl Control for Nothing {
-    fn load<'a>(&'a self, _name: &'a str, _load: Load) -> Changed<'a> {
-        Box::pin(std::future::ready(Err(refusal())))
-    }
-
-    fn unload<'a>(&'a self, _name: &'a str) -> Changed<'a> {
-        Box::pin(std::future::ready(Err(refusal())))
-    }
-
-    fn available(&self) -> Vec<(String, String)> {
-        Vec::new()
-    }
-}
-
-fn refusal() -> (ErrorCode, String) {
-    (ErrorCode::FailedPrecondition, "this server only replays".to_owned())
+fn flat(values: &[Value]) -> Vec<&Value> {
+    let mut flat = Vec::new();
+    values.iter().for_each(|value| oip::flatten(value, &mut flat));
+    flat
 }
 
 #[cfg(test)]

@@ -3,14 +3,11 @@
 mod cache;
 mod retries;
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::registry::{Clock, Location, Registry};
-use api::{Control, Load};
 use model::{Assigned, Assignments, ErrorCode, InstanceSettings, Package};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -20,7 +17,7 @@ use self::cache::{Cache, Known};
 use self::retries::Retries;
 use super::{OrFailure, place};
 use crate::Failure;
-use crate::library::{Refusal, merge};
+use crate::library::merge;
 
 /// How long a server that could start from its cache waits for the registry.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -365,30 +362,4 @@ impl Follower {
 fn number_of(assigned: &Assigned) -> u64 {
     // Whatever else a damaged cache says is no version: none is numbered 0.
     assigned.version.parse().unwrap_or(0)
-}
-
-fn refusal() -> Refusal {
-    let message = "what is loaded follows the registry; move an alias there: modelyard alias";
-    (ErrorCode::FailedPrecondition, message.to_owned())
-}
-
-impl Control for Followed {
-    fn load<'a>(
-        &'a self,
-        _name: &'a str,
-        _load: Load,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>> {
-        Box::pin(std::future::ready(Err(refusal())))
-    }
-
-    fn unload<'a>(
-        &'a self,
-        _name: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>> {
-        Box::pin(std::future::ready(Err(refusal())))
-    }
-
-    fn available(&self) -> Vec<(String, String)> {
-        Vec::new()
-    }
 }
