@@ -25,6 +25,7 @@ mod rollout;
 mod serve;
 mod table;
 mod units;
+mod watching;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use rollout::Driver;
 use serving::{Observations, Options, Serving, State};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::Failure;
 use crate::config::{Config, Models, Raw};
@@ -17,6 +17,7 @@ use crate::engines::Search;
 use crate::library::Library;
 use crate::refusing::Refusing;
 use crate::registry::{self, Followed};
+use crate::watching::Watching;
 
 /// Why callers cannot load or unload what a registry assigns.
 const FOLLOWS: &str = "what is loaded follows the registry; move an alias there: modelyard alias";
@@ -69,6 +70,9 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         max_queue: config.max_queue,
         limits: config.limits,
     };
+    let (observations, seen) = Observations::new(OBSERVATIONS);
+    let watching = Watching::start(observations.clone(), seen)?;
+    let watched = Some(observations);
     let (stop, stopped) = watch::channel(false);
     let (serving, control, presence): (_, Arc<dyn Control>, _) = match config.models {
         Models::Paths(sources) => {
@@ -78,7 +82,7 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             library.refresh().map_err(Failure::refused)?;
             let opener = library.clone();
             let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
-            let serving = Serving::start(options(open, assignments, None))?;
+            let serving = Serving::start(options(open, assignments, watched))?;
             library.followed_by(serving.clone());
             let again = library.clone();
             spawn_signals(stop, Arc::new(move || again.refresh()))?;
@@ -89,10 +93,8 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             let followed = Arc::new(followed);
             let opener = followed.clone();
             let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
-            let (observations, seen) = Observations::new(OBSERVATIONS);
-            let watched = Some(observations.clone());
             let serving = Serving::start(options(open, followed.assignments(), watched))?;
-            let presence = Presence::begin(&followed, &listener, &serving, (observations, seen))?;
+            let presence = Presence::begin(&followed, &listener, &serving, watching)?;
             // The registry is followed anyway.
             spawn_signals(stop, Arc::new(|| Ok(())))?;
             (serving, Arc::new(Refusing(FOLLOWS)), Some(presence))
@@ -143,7 +145,7 @@ impl Presence {
         followed: &Arc<Followed>,
         listener: &TcpListener,
         serving: &Serving,
-        (observations, seen): (Observations, mpsc::Receiver<model::Observation>),
+        watching: Watching,
     ) -> Result<Self, Failure> {
         let name = registry::made_up_name();
         let (address, serving) = (listener.local_addr()?.to_string(), serving.clone());
@@ -154,13 +156,15 @@ impl Presence {
             let registry = followed.connected().await;
             let driver = Driver::new(registry.clone(), Clock::system(), &*named);
             let mut watched = driver.watched();
+            watching.join(driver.counting());
             tokio::spawn(async move {
                 // Until the driver is gone.
                 while watched.changed().await.is_ok() {
-                    observations.watch(watched.borrow_and_update().iter().cloned());
+                    let models = watched.borrow_and_update().iter().cloned().collect();
+                    watching.want("rollout", models);
                 }
             });
-            tokio::spawn(driver.run(seen));
+            tokio::spawn(driver.run());
             registry::say(registry, &named, &address, serving).await;
         });
         Ok(Self { registry, name, saying })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{ErrorCode, Tensor};
+use crate::{ErrorCode, Signature, Tensor};
 
 /// How a prediction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Observation {
     pub model: Arc<str>,
     /// The version that answered.
     pub version: Arc<str>,
+    /// What that version takes and gives.
+    pub signature: Arc<Signature>,
     /// The caller's request id.
     pub id: Option<Arc<str>>,
     /// The caller's key, by which it always gets the same version.
@@ -41,6 +43,16 @@ pub struct Observation {
     pub outputs: Arc<[Tensor]>,
     /// For an answer that nobody saw: what the caller got instead.
     pub shadow: Option<Shadow>,
+}
+
+impl Observation {
+    /// The bytes that it keeps in memory: those of its tensors' elements.
+    pub fn bytes(&self) -> usize {
+        let inputs = self.inputs.iter().flatten().map(Tensor::bytes);
+        let outputs = self.outputs.iter().map(Tensor::bytes);
+        let callers = self.shadow.iter().flat_map(|shadow| shadow.outputs.iter());
+        inputs.chain(outputs).chain(callers.map(Tensor::bytes)).sum()
+    }
 }
 
 /// What a caller got whose request was given to another version as well.

@@ -436,6 +436,14 @@ impl Tensor {
         T::view(&self.data).map(|buffer| &**buffer)
     }
 
+    /// The bytes of its elements, without what describes them.
+    pub fn bytes(&self) -> usize {
+        match (self.datatype().size(), self.as_strings()) {
+            (Some(size), _) => size * self.len(),
+            (None, strings) => strings.unwrap_or_default().iter().map(|text| text.len()).sum(),
+        }
+    }
+
     /// The strings of a `BYTES` tensor.
     pub fn as_strings(&self) -> Option<&[Bytes]> {
         match &self.data {

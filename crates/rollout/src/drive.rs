@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::{ErrorCode, Observation};
 use registry::{By, Clock, Decision, Measurement, Registry, Rollout, Server};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::memory::Memory;
 use crate::{Action, Block, Plan, Report, Tally, next, plot};
@@ -41,13 +41,17 @@ pub struct Driver {
     clock: Clock,
     /// What measurements and the lease are signed with: another one after each start.
     server: String,
-    counted: Arc<Mutex<BTreeMap<String, Counted>>>,
+    counting: Counting,
     /// Models whose observations are wanted.
     watched: watch::Sender<BTreeSet<String>>,
     /// Since when a candidate cannot run on some server, by rollout and candidate.
     failing: BTreeMap<(u64, u64), Timestamp>,
     number: u64,
 }
+
+/// Where a driver's observations are counted. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Counting(Arc<Mutex<BTreeMap<String, Counted>>>);
 
 /// What is counted of one model.
 struct Counted {
@@ -68,7 +72,7 @@ impl Driver {
             registry,
             clock,
             server: server.into(),
-            counted: Arc::default(),
+            counting: Counting::default(),
             watched: watch::Sender::default(),
             failing: BTreeMap::new(),
             number: 0,
@@ -80,28 +84,26 @@ impl Driver {
         self.watched.subscribe()
     }
 
-    /// Takes part until the observations end.
-    pub async fn run(mut self, mut observations: mpsc::Receiver<Observation>) {
-        let counted = self.counted.clone();
-        let turns = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(TURN);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = self.turn().await {
-                    tracing::warn!(%error, "rollouts wait for the registry");
-                }
+    /// Takes part for ever.
+    pub async fn run(mut self) {
+        let mut ticks = tokio::time::interval(TURN);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = self.turn().await {
+                tracing::warn!(%error, "rollouts wait for the registry");
             }
-        });
-        while let Some(observation) = observations.recv().await {
-            observe(&counted, &observation);
         }
-        turns.abort();
+    }
+
+    /// Where what it decides by is counted.
+    pub fn counting(&self) -> Counting {
+        self.counting.clone()
     }
 
     /// Counts one observation.
     pub fn observe(&self, observation: &Observation) {
-        observe(&self.counted, observation);
+        self.counting.observe(observation);
     }
 
     /// Does whatever there is to do now.
@@ -132,7 +134,7 @@ impl Driver {
 
     /// Counts for the rollouts that there are, and for no others.
     fn follow(&self, rollouts: &[Rollout]) {
-        let mut counted = lock(&self.counted);
+        let mut counted = self.counting.lock();
         let is_current = |model: &str, one: &Counted| {
             rollouts.iter().any(|r| r.model == model && r.number == one.rollout)
         };
@@ -161,7 +163,7 @@ impl Driver {
     async fn send(&mut self, rollout: &Rollout) -> registry::Result<()> {
         let now = self.clock.now();
         let mut unsent = {
-            let mut counted = lock(&self.counted);
+            let mut counted = self.counting.lock();
             let Some(one) = counted.get_mut(&rollout.model) else { return Ok(()) };
             for block in one.tally.take(now) {
                 self.number += 1;
@@ -182,7 +184,7 @@ impl Driver {
             }
             unsent.pop_front();
         }
-        if let Some(one) = lock(&self.counted).get_mut(&rollout.model) {
+        if let Some(one) = self.counting.lock().get_mut(&rollout.model) {
             unsent.append(&mut one.unsent);
             one.unsent = unsent;
         }
@@ -194,7 +196,7 @@ impl Driver {
         let now = self.clock.now();
         // Feedback follows an answer, so this server knows the answer by the time it looks; only
         // what was received just now may be older than its place in the order says.
-        let seen = match lock(&self.counted).get(&rollout.model) {
+        let seen = match self.counting.lock().get(&rollout.model) {
             Some(one) => one.feedback_until,
             None => return Ok(()),
         };
@@ -205,7 +207,7 @@ impl Driver {
         }
         let (mut taken, mut blocks) = (Vec::new(), Vec::new());
         {
-            let mut counted = lock(&self.counted);
+            let mut counted = self.counting.lock();
             let Some(one) = counted.get_mut(&rollout.model) else { return Ok(()) };
             let mut tally = Tally::new(&one.plan);
             tally.take(now);
@@ -311,6 +313,21 @@ impl Driver {
     }
 }
 
+impl Counting {
+    /// Counts one observation.
+    pub fn observe(&self, observation: &Observation) {
+        if let Some(one) = self.lock().get_mut(&*observation.model) {
+            one.tally.observe(observation);
+            one.memory.remember(observation);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Counted>> {
+        // Nothing panics while it holds the lock; if it did, counts would still be counts.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What an action means for the registry, with who, why and the figures.
 pub fn decision(action: &Action, report: &Report) -> (Decision, By) {
     let (decision, why, evidence) = match action {
@@ -327,13 +344,6 @@ pub fn decision(action: &Action, report: &Report) -> (Decision, By) {
     (decision, By::new(WHO).because(why).on_evidence(evidence))
 }
 
-fn observe(counted: &Mutex<BTreeMap<String, Counted>>, observation: &Observation) {
-    if let Some(one) = lock(counted).get_mut(&*observation.model) {
-        one.tally.observe(observation);
-        one.memory.remember(observation);
-    }
-}
-
 pub(crate) fn plan_of(rollout: &Rollout) -> Result<Plan, String> {
     serde_json::from_value(rollout.plan.clone()).map_err(|error| format!("the plan: {error}"))
 }
@@ -348,9 +358,4 @@ fn said(record: &registry::Record) -> &'static str {
         registry::Event::RolloutEnded { outcome, .. } => outcome.as_str(),
         _ => "changed",
     }
-}
-
-fn lock(counted: &Mutex<BTreeMap<String, Counted>>) -> MutexGuard<'_, BTreeMap<String, Counted>> {
-    // Nothing panics while it holds the lock; if it did, counts would still be counts.
-    counted.lock().unwrap_or_else(PoisonError::into_inner)
 }

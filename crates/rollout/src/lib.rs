@@ -45,7 +45,7 @@ mod wealth;
 
 pub use block::{Block, Counts, Feedback, Mean, Shadowed};
 pub use decide::{Action, next};
-pub use drive::{Driver, decision};
+pub use drive::{Counting, Driver, decision};
 pub use error::{Error, Result};
 pub use memory::{Label, Said};
 pub use plan::{

@@ -37,7 +37,7 @@ use worker::Answer;
 
 pub use error::Error;
 pub use ledger::Limits;
-pub use observe::Observations;
+pub use observe::{Observations, Seen, Watched};
 pub use reply::{
     BatchStatistics, Count, ModelInfo, Reply, Request, Slo, State, Statistics, Status, Target,
 };
@@ -434,6 +434,7 @@ impl Serving {
         observations.send(Observation {
             model: version.info.name.clone(),
             version: version.info.version.clone(),
+            signature: version.info.signature.clone(),
             id: request.id.as_deref().map(Into::into),
             key: request.key.as_deref().map(Into::into),
             at: SystemTime::now() - time,

@@ -176,7 +176,7 @@ impl Version {
     pub(crate) fn shadow(self: &Arc<Self>, answered: &Answered) {
         let shadows = &self.shadows;
         let Ok(mut state) = shadows.state.try_lock() else { return shadows.drop_one() };
-        let bytes = answered.inputs.iter().flatten().map(size).sum();
+        let bytes = answered.inputs.iter().flatten().map(Tensor::bytes).sum();
         let is_full = state.waiting.len() >= MAX_WAITING
             || (!state.waiting.is_empty() && state.bytes + bytes > MAX_BYTES);
         if state.closed || is_full || self.common.pressure.is_felt() {
@@ -257,6 +257,7 @@ impl Version {
         observations.send(Observation {
             model: self.info.name.clone(),
             version: self.info.version.clone(),
+            signature: self.info.signature.clone(),
             id: of.id,
             key: of.key,
             at: of.at,
@@ -271,13 +272,5 @@ impl Version {
             outputs: answer.map(|answer| answer.outputs.as_slice().into()).unwrap_or_default(),
             shadow: Some(Shadow { version: of.info.version.clone(), outputs: of.outputs }),
         });
-    }
-}
-
-/// The bytes of a tensor's elements.
-fn size(tensor: &Tensor) -> usize {
-    match (tensor.datatype().size(), tensor.as_strings()) {
-        (Some(size), _) => size * tensor.len(),
-        (None, strings) => strings.unwrap_or_default().iter().map(|text| text.len()).sum(),
     }
 }

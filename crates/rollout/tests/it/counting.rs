@@ -14,6 +14,7 @@ fn observed(version: &str, second: i64, value: f32) -> Observation {
     Observation {
         model: "m".into(),
         version: version.into(),
+        signature: Arc::default(),
         id: None,
         key: None,
         at: SystemTime::UNIX_EPOCH + Duration::from_secs(at(second).as_second() as u64),

@@ -127,6 +127,7 @@ fn observation(
     Observation {
         model: "m".into(),
         version: version.to_string().into(),
+        signature: Arc::default(),
         id: Some(format!("r{i}").into()),
         key: None,
         at: UNIX_EPOCH + Duration::from_micros(at.as_microsecond() as u64),

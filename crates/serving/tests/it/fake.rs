@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use model::{Assigned, Assignments, InstanceSettings, Observation, Package, Tensor};
+use model::{Assigned, Assignments, InstanceSettings, Package, Tensor};
 use runtime::Engines;
-use serving::{Limits, Observations, Options, Request, Serving, Slo};
+use serving::{Limits, Observations, Options, Request, Seen, Serving, Slo};
 pub use testkit::fake::{Behaviour, Gate};
 use testkit::fake::{Fake, double, package};
 use tokio::sync::watch;
@@ -128,7 +128,7 @@ impl Zoo {
 
     /// Starts serving and waits until what is assigned has been dealt with. Observations are of
     /// `m`.
-    pub async fn start(self) -> (Server, tokio::sync::mpsc::Receiver<Observation>) {
+    pub async fn start(self) -> (Server, Seen) {
         let sessions = Arc::new(AtomicUsize::new(0));
         let engine = ZooEngine { behaviours: self.behaviours, sessions: sessions.clone() };
         let mut wanted = Assignments::default();
@@ -137,7 +137,7 @@ impl Zoo {
         }
         let (assignments, receiver) = watch::channel(wanted);
         let (observations, seen) = Observations::new(1000);
-        observations.watch(["m"]);
+        observations.watch(["m"].into_iter().collect());
         let door = self.door;
         let serving = Serving::start(Options {
             engines: Arc::new(Engines::new(vec![Box::new(engine)])),

@@ -306,7 +306,7 @@ async fn rows_that_depend_on_each_other_are_found_out_and_never_stacked() {
 #[tokio::test]
 async fn a_watcher_that_does_not_keep_up_loses_observations_and_never_a_request() {
     let (observations, mut watcher) = Observations::new(2);
-    observations.watch(["m"]);
+    observations.watch(["m"].into_iter().collect());
     let setup = Setup { observations: Some(observations.clone()), ..Setup::default() };
     let server = setup.start().await;
     for value in 0..5 {

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use model::{Assigned, ErrorCode, InstanceSettings, Observation, Outcome};
 use runtime::Error;
-use serving::{Request, ShadowCount};
-use tokio::sync::mpsc::Receiver;
+use serving::{Request, Seen, ShadowCount};
 
 use crate::fake::{Behaviour, Gate, Server, Zoo, assigned, infer, poll_once, request, version_for};
 
@@ -32,7 +31,7 @@ fn count(server: &Server) -> ShadowCount {
 }
 
 /// The next observation of the shadow; those of the caller are skipped.
-async fn shadowed(seen: &mut Receiver<Observation>) -> Observation {
+async fn shadowed(seen: &mut Seen) -> Observation {
     loop {
         let observation = seen.recv().await.unwrap();
         if observation.shadow.is_some() {
