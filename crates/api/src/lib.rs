@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::registry::{Draft, Registry};
-use model::ErrorCode;
+use model::{ErrorCode, Tensor};
 use serving::Serving;
 
 pub use error::{TABLE, grpc_code, http_status};
@@ -102,6 +102,12 @@ impl Default for ApiOptions {
             drain_timeout: Duration::from_secs(30),
         }
     }
+}
+
+/// The inputs of a request by name, from the body of one to the Open Inference Protocol in JSON
+/// alone. Whether a model takes them is not looked at.
+pub fn read_inputs(json: &bytes::Bytes) -> Result<Vec<(String, Tensor)>, serving::Error> {
+    rest::v2::read_inputs(json)
 }
 
 /// What the repository endpoints change: the set of wanted models. The wiring provides it.

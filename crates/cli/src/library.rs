@@ -11,9 +11,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use api::{Control, Load};
 use import::repository::{self, Config, Found, Versions};
-use model::{Assigned, Assignments, ErrorCode, InstanceSettings, Package};
-use serving::{Serving, State};
+use model::{Assigned, Assignments, ErrorCode, InstanceSettings};
+use serving::{Opened, Serving, State};
 use tokio::sync::watch;
+
+use crate::recorded;
 
 /// A path to serve from, and the name to serve it under if the user gave one.
 #[derive(Clone, Debug)]
@@ -106,16 +108,17 @@ impl Library {
     }
 
     /// Opens an assigned version, says where the configuration beside it disagrees with it, and
-    /// names its classes as the configuration does.
-    pub fn open(&self, name: &str, assigned: &Assigned) -> Result<Package, String> {
-        let mut package = import::open(Path::new(&assigned.source)).map_err(|e| e.to_string())?;
+    /// names its classes as the configuration does. Recorded requests beside its file go with it.
+    pub fn open(&self, name: &str, assigned: &Assigned) -> Result<Opened, String> {
+        let path = Path::new(&assigned.source);
+        let mut package = import::open(path).map_err(|e| e.to_string())?;
         if let Some(config) = self.state().configurations.get(name) {
             for warning in config.disagreements(&package.manifest.signature) {
                 tracing::warn!(model = name, version = assigned.version, "{warning}");
             }
             config.name_classes(&mut package);
         }
-        Ok(package)
+        Ok(recorded::with(package, &path.with_file_name(recorded::NAME), name))
     }
 
     /// Everything at the sources, by name.

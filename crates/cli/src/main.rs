@@ -19,6 +19,7 @@ mod inspect;
 mod library;
 mod logging;
 mod oip;
+mod recorded;
 mod refusing;
 mod registry;
 mod rollout;

@@ -42,11 +42,30 @@ pub use reply::{
     BatchStatistics, Count, ModelInfo, Reply, Request, Slo, State, Statistics, Status, Target,
 };
 pub use shadow::ShadowCount;
-pub use validate::unknown_input;
+pub use validate::{check, unknown_input};
+pub use warm_up::MOST_RECORDED;
 
-/// Opens the package that an assignment names. Called on the loader's threads, never on one that
+/// Opens the version that an assignment names. Called on the loader's threads, never on one that
 /// serves, and from several of them at once.
-pub type Open = Arc<dyn Fn(&str, &Assigned) -> Result<Package, String> + Send + Sync>;
+pub type Open = Arc<dyn Fn(&str, &Assigned) -> Result<Opened, String> + Send + Sync>;
+
+/// A version that is ready to be loaded.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The model.
+    pub package: Package,
+    /// Recorded requests that it is to be warmed with before it gets traffic, each its inputs by
+    /// name. The first [`MOST_RECORDED`] of them are run, and no more are begun after two seconds;
+    /// those that do not fit the signature are left out. If every one that is run fails, so does the
+    /// load.
+    pub recorded: Vec<Vec<(String, Tensor)>>,
+}
+
+impl From<Package> for Opened {
+    fn from(package: Package) -> Self {
+        Self { package, recorded: Vec::new() }
+    }
+}
 
 /// What serving is started with.
 pub struct Options {

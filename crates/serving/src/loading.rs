@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use model::{InstanceSettings, Package};
+use model::InstanceSettings;
 use runtime::{Engines, background};
 use tokio::sync::mpsc;
 
@@ -17,7 +17,7 @@ use crate::loader::{Event, Shared};
 use crate::place::Place;
 use crate::reply::{ModelInfo, State};
 use crate::version::{Common, Version};
-use crate::{Open, warm_up};
+use crate::{Open, Opened, warm_up};
 
 /// The most rows that run together where nobody says otherwise: by then every model that we
 /// measured has gained what there is to gain.
@@ -176,16 +176,16 @@ impl Loading {
     fn load(&self, place: &Arc<Place>, may_evict: bool) -> Result<Option<Arc<Version>>, String> {
         let start = Instant::now();
         let (name, assigned) = (&*place.name, &place.assigned);
-        let package = background(|| (self.open)(name, assigned)).map_err(no_thread)??;
+        let opened = background(|| (self.open)(name, assigned)).map_err(no_thread)??;
         let settings = choose(&assigned.settings);
-        let memory = memory(&package.manifest, &settings);
+        let memory = memory(&opened.package.manifest, &settings);
         let unload = |place: &Place, version| self.unload(place, version);
         match self.ledger.reserve(place, memory, may_evict, unload) {
             Ok(()) => {}
             Err(NoRoom::Now) => return Ok(None),
             Err(NoRoom::Ever(reason)) => return Err(reason),
         }
-        let mut version = self.prepare(place, package, settings)?;
+        let mut version = self.prepare(place, opened, settings)?;
         version.0.load_time = start.elapsed();
         version.0.memory = memory;
         let (info, loaded, past) = version;
@@ -198,9 +198,10 @@ impl Loading {
     fn prepare(
         &self,
         place: &Place,
-        package: Package,
+        opened: Opened,
         mut settings: InstanceSettings,
     ) -> Result<(ModelInfo, runtime::Loaded, crate::version::Past), String> {
+        let Opened { package, recorded } = opened;
         let (before, mut past) = place.known();
         let before = before.filter(|info| info.manifest.digest == package.manifest.digest);
         if let Some(before) = &before {
@@ -222,6 +223,14 @@ impl Loading {
             }
             for run in &warm_up.runs {
                 past.cost.record(run.rows, run.time);
+            }
+            if !recorded.is_empty() {
+                let replayed = background(|| warm_up::replay(&loaded, &signature, most, recorded));
+                let replayed = replayed.map_err(no_thread)?;
+                for run in &replayed.runs {
+                    past.cost.record(run.rows, run.time);
+                }
+                judge(place, &replayed)?;
             }
         }
         settings.engine = Some(loaded.engine().to_owned());
@@ -255,6 +264,33 @@ impl Loading {
         free(version);
         self.ledger.release(place);
     }
+}
+
+/// Says what came of recorded requests. A version that fails on every one of them is not given
+/// traffic; one that fails on some may have been recorded with callers' mistakes.
+fn judge(place: &Place, replayed: &warm_up::Replayed) -> Result<(), String> {
+    let (name, version) = (&place.name, &place.version);
+    if let (count, Some(why)) = &replayed.misfits {
+        tracing::warn!(
+            model = %name, version = %version,
+            "{count} recorded requests do not fit the model and were not run: {why}"
+        );
+    }
+    let answered = replayed.answered;
+    match &replayed.failed {
+        (_, None) => {}
+        (count, Some(why)) if answered == 0 => {
+            return Err(format!(
+                "warm-up: it failed on every recorded request that was run ({count}): {why}"
+            ));
+        }
+        (count, Some(why)) => tracing::warn!(
+            model = %name, version = %version,
+            "warm-up: it failed on {count} recorded requests and answered {answered}: {why}"
+        ),
+    }
+    tracing::info!(model = %name, version = %version, answered, "warmed with recorded requests");
+    Ok(())
 }
 
 fn no_thread(error: io::Error) -> String {

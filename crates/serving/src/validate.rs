@@ -46,6 +46,11 @@ impl ValidRequest {
     }
 }
 
+/// Whether a request of these inputs, by name, fits a signature. The error says why not.
+pub fn check(signature: &Signature, inputs: Vec<(String, Tensor)>) -> Result<(), Error> {
+    validate(signature, inputs, &[]).map(drop)
+}
+
 /// Checks names, types, shapes and rows, and puts the inputs into the signature's order.
 pub(crate) fn validate(
     signature: &Signature,

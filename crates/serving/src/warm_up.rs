@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use model::{Signature, Tensor};
 use runtime::Loaded;
 
-use crate::worker::{Run, run};
+use crate::validate::validate;
+use crate::worker::{Run, execute, run};
 
 /// How long the warm-up may take together; a slow model is run once for each purpose.
 const BUDGET: Duration = Duration::from_millis(100);
@@ -16,6 +17,12 @@ const SIZES: [usize; 4] = [1, 4, 16, 64];
 
 /// Rows that are compared, alone and together.
 const COMPARED: usize = 3;
+
+/// How many recorded requests a version is warmed with.
+pub const MOST_RECORDED: usize = 1000;
+
+/// After this long no further recorded request is begun.
+const RECORDED_BUDGET: Duration = Duration::from_secs(2);
 
 /// What the warm-up showed.
 #[derive(Debug, Default)]
@@ -56,6 +63,56 @@ pub(crate) fn warm_up(loaded: &Loaded, signature: &Signature, most: usize) -> Wa
         learned.rows_depend = rows_depend(loaded, signature);
     }
     learned
+}
+
+/// What came of recorded requests.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    /// The runs, for the cost model.
+    pub(crate) runs: Vec<Run>,
+    /// How many were answered.
+    pub(crate) answered: usize,
+    /// How many do not fit the signature, and why the first of them does not.
+    pub(crate) misfits: (usize, Option<String>),
+    /// How many the model failed on, and how on the first of them.
+    pub(crate) failed: (usize, Option<String>),
+}
+
+/// Answers recorded requests one by one, as callers' requests are, until the time is up.
+pub(crate) fn replay(
+    loaded: &Loaded,
+    signature: &Signature,
+    most: usize,
+    recorded: Vec<Vec<(String, Tensor)>>,
+) -> Replayed {
+    let mut replayed = Replayed::default();
+    let start = Instant::now();
+    for inputs in recorded.into_iter().take(MOST_RECORDED) {
+        if start.elapsed() > RECORDED_BUDGET {
+            break;
+        }
+        let request = match validate(signature, inputs, &[]) {
+            Ok(request) => request,
+            Err(error) => {
+                note(&mut replayed.misfits, &error);
+                continue;
+            }
+        };
+        let mut executed = execute(loaded, &[&request], most);
+        match executed.outcomes.pop() {
+            Some(Err(error)) => note(&mut replayed.failed, &error),
+            _ => replayed.answered += 1,
+        }
+        replayed.runs.append(&mut executed.runs);
+    }
+    forget_first_runs(&mut replayed.runs);
+    replayed
+}
+
+/// Counts, and keeps the first reason.
+fn note((count, first): &mut (usize, Option<String>), error: &crate::Error) {
+    *count += 1;
+    first.get_or_insert_with(|| error.to_string());
 }
 
 /// Keeps the fastest run of each size.

@@ -6,7 +6,7 @@ mod json;
 pub(crate) mod mlflow;
 pub(crate) mod registry;
 mod tfs;
-mod v2;
+pub(crate) mod v2;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -146,7 +146,7 @@ pub async fn start_gated(max_queue: usize) -> (Server, Arc<Gate>) {
     let (assignments, receiver) = watch::channel(Assignments { models });
     let serving = Serving::start(Options {
         engines: Arc::new(Engines::new(vec![Box::new(engine)])),
-        open: Arc::new(|_, _| Ok(testkit::fake::package())),
+        open: Arc::new(|_, _| Ok(testkit::fake::package().into())),
         assignments: receiver,
         observations: None,
         slo: None,
@@ -168,7 +168,7 @@ pub async fn start_registry(access: Access, options: ApiOptions) -> Server {
 fn serving(assignments: watch::Receiver<Assignments>, limits: Limits) -> Serving {
     Serving::start(Options {
         engines: Arc::new(Engines::new(vec![Box::new(runtime::native::Native::default())])),
-        open: Arc::new(|name, _| package(name)),
+        open: Arc::new(|name, _| package(name).map(Into::into)),
         assignments,
         observations: None,
         slo: None,

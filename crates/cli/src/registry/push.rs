@@ -9,7 +9,7 @@ use model::Package;
 
 use super::place::{Author, Place};
 use super::{OrFailure, data, digest_of, print_json};
-use crate::{Failure, units};
+use crate::{Failure, recorded, units};
 
 /// Flags of `push`.
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,7 @@ Examples:
   modelyard push model.onnx --name fraud --alias candidate --parent 3 --meta auc=0.93
   modelyard push model.onnx --name fraud --card card.md --data train.csv --commit 1a2b3c
   modelyard push model.onnx --name fraud --data-profile train.parquet
+  modelyard push model.onnx --name fraud --warm-up requests.jsonl
   modelyard push model.onnx --name fraud --registry s3://models --database postgres://db/models
 
 A push that broke off is carried on with when it is run again.")]
@@ -37,6 +38,9 @@ pub struct Push {
     /// Model card in Markdown, kept with the version
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
+    /// Recorded requests, {"request": …} a line: servers run them before the version gets traffic
+    #[arg(long, value_name = "FILE")]
+    warm_up: Option<PathBuf>,
     /// The version that this one was made from
     #[arg(long, value_name = "NUMBER", help_heading = "Lineage")]
     parent: Option<u64>,
@@ -75,22 +79,18 @@ impl Push {
         let package = import::open(&self.path).map_err(|e| Failure::coded(e.code(), &e))?;
         let mut draft = draft_of(&self.name, &package, &self.path)?;
         if let Some(card) = &self.card {
-            let source = Source::Path(card.clone());
-            let before = draft.files.insert("card.md".into(), (FileKind::Attachment, source));
-            if before.is_some() {
-                return Err(Failure::usage("the model has a file card.md of its own"));
-            }
+            attach(&mut draft, "card.md", Source::Path(card.clone()))?;
         }
         let mut profiled = None;
         if let Some(path) = &self.data_profile {
             let profile = data::profile(path, &draft.manifest.signature)?;
             data::report(&profile);
             profiled = profile.data.as_ref().map(|origin| origin.digest.clone());
-            let source = Source::Bytes(serde_json::to_vec(&profile)?.into());
-            let file = (FileKind::Attachment, source);
-            if draft.files.insert(data::NAME.into(), file).is_some() {
-                return Err(Failure::usage("the model has a file profile.json of its own"));
-            }
+            attach(&mut draft, data::NAME, Source::Bytes(serde_json::to_vec(&profile)?.into()))?;
+        }
+        if let Some(path) = &self.warm_up {
+            let requests = recorded::read(path, &draft.manifest.signature)?;
+            attach(&mut draft, recorded::NAME, Source::Bytes(requests.into()))?;
         }
         draft.metadata = pairs(&self.meta)?;
         draft.alias.clone_from(&self.alias);
@@ -100,6 +100,14 @@ impl Push {
             commit: self.commit.clone(),
         };
         Ok(draft)
+    }
+}
+
+/// Adds a file that goes with the model.
+fn attach(draft: &mut Draft, name: &str, source: Source) -> Result<(), Failure> {
+    match draft.files.insert(name.to_owned(), (FileKind::Attachment, source)) {
+        None => Ok(()),
+        Some(_) => Err(Failure::usage(format!("the model has a file {name} of its own"))),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::Failure;
 use crate::engines::Search;
 use crate::http::Endpoint;
 use crate::oip;
+use crate::recorded;
 use crate::refusing::Refusing;
 use crate::registry::OrFailure;
 
@@ -79,17 +80,8 @@ pub async fn run(
 fn read(path: &Path) -> Result<Vec<Recorded>, Failure> {
     let fail = |what: String| Failure::usage(format!("replay: {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let parsed = lines.map(|(i, line)| {
-        serde_json::from_str(line).map_err(|error| {
-            fail(format!(
-                "line {}: {error}; expected {{\"request\": …, \"response\": …}}, as the Open \
-                 Inference Protocol has them",
-                i + 1
-            ))
-        })
-    });
-    let recorded = parsed.collect::<Result<Vec<_>, _>>()?;
+    let parsed = recorded::lines(&text).map(|line| line.map(|(_, one)| one));
+    let recorded = parsed.collect::<Result<Vec<_>, _>>().map_err(fail)?;
     match recorded.is_empty() {
         true => Err(fail("there is no recorded request in it".to_owned())),
         false => Ok(recorded),
@@ -120,7 +112,9 @@ async fn answer(
     let (_wanted, assignments) = watch::channel(Assignments { models });
     let serving = Serving::start(Options {
         engines: Arc::new(Search::default().discover()),
-        open: Arc::new(move |_, _| import::open(&file).map_err(|error| error.to_string())),
+        open: Arc::new(move |_, _| {
+            import::open(&file).map(Into::into).map_err(|error| error.to_string())
+        }),
         assignments,
         observations: None,
         slo: None,

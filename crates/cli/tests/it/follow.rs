@@ -285,3 +285,36 @@ fn without_a_cache_a_registry_that_is_away_is_an_error() {
     assert_eq!(run.code, 1, "{run:?}");
     assert!(run.stderr.contains("the database"), "{run:?}");
 }
+
+/// A recorded request to the model of so many columns.
+fn recorded(columns: usize) -> String {
+    let data = vec!["1"; columns].join(", ");
+    let input = format!(
+        r#"{{"name": "x", "datatype": "FP32", "shape": [1, {columns}], "data": [{data}]}}"#
+    );
+    format!(r#"{{"request": {{"inputs": [{input}]}}, "response": {{"outputs": []}}}}"#)
+}
+
+#[test]
+fn a_version_is_warmed_with_the_requests_that_were_pushed_with_it() {
+    let yard = Yard::new(None);
+    let (model, file) = (yard.path("2.onnx"), yard.path("recorded.jsonl"));
+    let (model, file) = (model.to_str().unwrap(), file.to_str().unwrap());
+    let registry = yard.variables();
+    let registry: Vec<_> = registry.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    let push = ["push", model, "--name", "double", "--alias", "champion", "--warm-up", file];
+    std::fs::write(file, format!("{}\n{}\n", recorded(2), recorded(3))).unwrap();
+    let refused = modelyard_with(&push, &registry, b"");
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("line 2: input \"x\": expected shape"), "{refused:?}");
+    std::fs::write(file, format!("{}\n{}\n", recorded(2), recorded(2))).unwrap();
+    modelyard_with(&push, &registry, b"").ok();
+    let mut server = yard.serve();
+    let line = server.wait_for("warmed with recorded requests");
+    assert!(line.contains("answered") && line.contains('2'), "{line}");
+    server.wait_until_ready(1);
+    // Pulled, they lie where a folder's own are found.
+    let to = yard.path("pulled");
+    yard.run(&["pull", "double:1", "--to", to.to_str().unwrap()]);
+    assert!(to.join("warmup.jsonl").is_file());
+}

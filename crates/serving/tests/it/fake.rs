@@ -68,7 +68,7 @@ impl Setup {
         let serving = Serving::start(Options {
             engines: Arc::new(Engines::new(vec![Box::new(engine)])),
             open: Arc::new(|_, assigned| match assigned.source.as_str() {
-                "good" => Ok(package()),
+                "good" => Ok(package().into()),
                 other => Err(format!("{other} is corrupt")),
             }),
             assignments: receiver,
@@ -149,7 +149,7 @@ impl Zoo {
                 let mut package = package();
                 let manifest = Arc::make_mut(&mut package.manifest);
                 manifest.metadata.insert("is".into(), format!("{model}:{}", assigned.version));
-                Ok(package)
+                Ok(package.into())
             }),
             assignments: receiver,
             observations: Some(observations),

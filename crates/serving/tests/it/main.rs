@@ -5,3 +5,4 @@ mod on_demand;
 mod scenarios;
 mod shadows;
 mod versions;
+mod warm_up;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use model::ErrorCode;
+use model::{ErrorCode, Tensor};
 
 pub(super) use reply::add_timing;
 
@@ -31,6 +31,11 @@ pub(crate) use reply::classify;
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 /// After how many milliseconds the caller stops waiting.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+
+/// The inputs of a request in JSON, by name.
+pub(crate) fn read_inputs(json: &bytes::Bytes) -> Result<Vec<(String, Tensor)>, serving::Error> {
+    request::decode(json, json.len()).map(|decoded| decoded.inputs)
+}
 
 /// What a path below `/v2` stands for.
 #[derive(Debug, PartialEq, Eq)]

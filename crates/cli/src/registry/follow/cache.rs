@@ -126,6 +126,11 @@ impl Cache {
         self.folder.join(registry).join(model).join(number.to_string())
     }
 
+    /// Where a file of a version is, if it has it and is here.
+    pub fn file(&self, registry: &str, model: &str, number: u64, name: &str) -> PathBuf {
+        self.version(registry, model, number).join("files").join(name)
+    }
+
     /// Whether a version seems to be here; its files are not looked at.
     pub fn has(&self, registry: &str, model: &str, number: u64) -> bool {
         self.version(registry, model, number).is_dir()

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::registry::{Clock, Location, Registry};
-use model::{Assigned, Assignments, ErrorCode, InstanceSettings, Package};
+use model::{Assigned, Assignments, ErrorCode, InstanceSettings};
+use serving::Opened;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -16,8 +17,8 @@ use tokio::task::JoinHandle;
 use self::cache::{Cache, Known};
 use self::retries::Retries;
 use super::{OrFailure, place};
-use crate::Failure;
 use crate::library::merge;
+use crate::{Failure, recorded};
 
 /// How long a server that could start from its cache waits for the registry.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -152,7 +153,7 @@ impl Followed {
     /// Opens a version from the cache, fetching it before if it is not there, as untrusted bytes
     /// all the same. What cannot be fetched is tried again later, as another generation. Blocks;
     /// must not be called from the runtime's own threads.
-    pub fn open(&self, model: &str, assigned: &Assigned) -> Result<Package, String> {
+    pub fn open(&self, model: &str, assigned: &Assigned) -> Result<Opened, String> {
         let number = number_of(assigned);
         let identity = self.shared.identity();
         let cached = match self.shared.cache.find(&identity, model, number) {
@@ -163,7 +164,9 @@ impl Followed {
                 fetched?
             }
         };
-        import::open(&cached).map_err(|error| error.to_string())
+        let package = import::open(&cached).map_err(|error| error.to_string())?;
+        let requests = self.shared.cache.file(&identity, model, number, recorded::NAME);
+        Ok(recorded::with(package, &requests, model))
     }
 }
 
