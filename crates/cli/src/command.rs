@@ -4,7 +4,9 @@
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{bench, completions, engines, infer, inspect, logging, registry, rollout, serve};
+use crate::{
+    bench, completions, drift, engines, infer, inspect, logging, registry, rollout, serve,
+};
 
 /// From a trained model to production.
 #[derive(Debug, Parser)]
@@ -21,7 +23,8 @@ Examples:
   modelyard bench http://127.0.0.1:8080 model
 
 Every flag is also an environment variable, named in its help. Flags win over the environment.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model is refused or not supported."
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the model is refused or not supported,
+4 what was looked for was found (`drift compare --fail-on`)."
 )]
 pub struct Arguments {
     /// What is logged, and how.
@@ -69,6 +72,8 @@ pub enum Verb {
     Rollout(rollout::Args),
     /// Go back to the champion before this one, at once
     Rollback(registry::Rollback),
+    /// Say whether data has changed
+    Drift(drift::Args),
     /// List the servers that follow the registry, and what they hold
     Servers(registry::Servers),
     /// Put a version aside without deleting it

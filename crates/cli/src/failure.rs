@@ -18,6 +18,7 @@ enum Kind {
     Failed = 1,
     Usage = 2,
     Refused = 3,
+    Found = 4,
 }
 
 impl Failure {
@@ -34,6 +35,11 @@ impl Failure {
     /// A model was refused or is not supported: exit code 3.
     pub fn refused(message: impl Display) -> Self {
         Self { kind: Kind::Refused, ..Self::new(message) }
+    }
+
+    /// It was done, and what the caller wanted to be warned of is there: exit code 4.
+    pub fn found(message: impl Display) -> Self {
+        Self { kind: Kind::Found, ..Self::new(message) }
     }
 
     /// A room's error: refused if the model is at fault, failed otherwise.

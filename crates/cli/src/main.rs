@@ -11,6 +11,7 @@ mod bench;
 mod command;
 mod completions;
 mod config;
+mod drift;
 mod engines;
 mod failure;
 mod http;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Traffic(args) => registry::traffic(args),
         Verb::Rollout(args) => rollout::run(args),
         Verb::Rollback(args) => registry::rollback(args),
+        Verb::Drift(args) => drift::run(args),
         Verb::Servers(args) => registry::servers(args),
         Verb::Archive(args) => registry::archive(args),
         Verb::Restore(args) => registry::restore(args),

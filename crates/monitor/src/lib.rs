@@ -1,8 +1,8 @@
 //! What data looks like, and how far other data is from it.
 //!
-//! Its first room is [`profile`]: sketches of the columns of a table, in bounded memory. Windows
-//! over observations, drift and rules come beside it. Knows nothing of where data comes from: it is
-//! handed values, and reads no file.
+//! [`profile`] keeps sketches of the columns of a table in bounded memory; [`drift`] compares
+//! columns and says which have changed. Knows nothing of where data comes from: it is handed
+//! values, and reads no file.
 //!
 //! ```
 //! use monitor::profile::{Builder, Value};
@@ -16,4 +16,5 @@
 //! assert_eq!(profile.columns[1].missing, 1);
 //! ```
 
+pub mod drift;
 pub mod profile;

@@ -29,6 +29,17 @@ const MISSING: [&str; 20] = [
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "NONE",
 ];
 
+/// Whether a cell of a CSV file holds nothing, as pandas has it.
+pub fn is_missing(cell: &[u8]) -> bool {
+    match cell.first() {
+        None => true,
+        Some(b'#' | b'-' | b'1' | b'<' | b'N' | b'n') if cell.len() <= 8 => {
+            MISSING.iter().any(|missing| missing.as_bytes() == cell)
+        }
+        Some(_) => false,
+    }
+}
+
 /// Profiles a CSV or Parquet file, and says how its columns fit a model.
 pub fn profile(path: &Path, signature: &Signature) -> Result<Profile, Failure> {
     let of_file = |failure: Failure| failure.at(path.display());
@@ -61,8 +72,7 @@ fn of_csv(file: File, delimiter: u8) -> Result<Profile, Failure> {
     let mut builder = Builder::new(names);
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(failed)? {
-        let is_missing = |cell: &str| MISSING.contains(&cell);
-        builder.row(record.iter().map(|cell| match is_missing(cell) {
+        builder.row(record.iter().map(|cell| match is_missing(cell.as_bytes()) {
             true => Value::Missing,
             false => Value::Untyped(cell),
         }));

@@ -21,6 +21,7 @@ pub use change::{
     rollback, traffic,
 };
 pub use compare::{Diff, diff};
+pub use data::is_missing;
 pub use exporting::{Export, export};
 pub use follow::{Followed, Followee};
 pub use hold::{made_up_name, say};

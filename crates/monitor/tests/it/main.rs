@@ -1,6 +1,8 @@
 //! Profiles, as others build and read them.
 #![allow(missing_docs)]
 
+mod drift;
+
 use monitor::profile::{Builder, Kind, Profile, Value};
 use proptest::prelude::*;
 
