@@ -102,8 +102,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
             .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
     }
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => print!("{}", text::text(&report, &titles)),
+        true => super::print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
+        false => super::print(&text::text(&report, &titles))?,
     }
     let doubt = report.count(Verdict::TooFewRows);
     match args.fail_on {

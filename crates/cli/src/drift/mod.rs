@@ -28,3 +28,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Verb::Compare(args) => compare::run(args),
     }
 }
+
+/// Prints to whoever still reads: `| head` is no failure.
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -317,6 +317,6 @@ pub fn discoveries(p_values: &[f64], alpha: f64) -> Vec<bool> {
     sorted.sort_by(f64::total_cmp);
     let all = sorted.len() as f64;
     let within = |(i, p): &(usize, &f64)| **p <= alpha * (*i as f64 + 1.0) / all;
-    let limit = sorted.iter().enumerate().filter(within).last().map(|(_, p)| *p);
+    let limit = sorted.iter().enumerate().rfind(within).map(|(_, p)| *p);
     p_values.iter().map(|p| limit.is_some_and(|limit| *p <= limit)).collect()
 }

@@ -200,8 +200,9 @@ fn each_way_to_change_is_found() {
 fn rare_texts_that_are_new_are_no_drift() {
     // Nine in ten rows have a text of their own on either side.
     let side = |from: u32| {
-        let text =
-            |i: u32| if i % 10 == 0 { "often".to_owned() } else { format!("id {}", i + from) };
+        let text = |i: u32| {
+            if i.is_multiple_of(10) { "often".to_owned() } else { format!("id {}", i + from) }
+        };
         let all: Vec<String> = (0..5_000).map(text).collect();
         texts(all.iter().map(String::as_str))
     };
@@ -232,7 +233,7 @@ fn bad_columns_are_measured_without_fail() {
             (0..50).map(|i| f64::MAX / f64::from(i + 1) * if i % 2 == 0 { 1.0 } else { -1.0 }),
             false,
         ),
-        numbers((0..50).map(|i| f64::from_bits(i)), false),
+        numbers((0..50).map(f64::from_bits), false),
         numbers([1.0; 300], true),
         texts([""; 3]),
         texts(["a"]),
