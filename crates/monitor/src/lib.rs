@@ -16,5 +16,6 @@
 //! assert_eq!(profile.columns[1].missing, 1);
 //! ```
 
+pub mod alerts;
 pub mod drift;
 pub mod profile;

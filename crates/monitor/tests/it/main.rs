@@ -1,6 +1,7 @@
 //! Profiles, as others build and read them.
 #![allow(missing_docs)]
 
+mod alerts;
 mod drift;
 
 use monitor::profile::{Builder, Kind, Profile, Value};
