@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use model::ErrorCode;
+use serving::Protocol;
 use tonic::Code;
 
 use crate::server::Body;
@@ -45,6 +46,8 @@ pub(crate) struct Failure {
     pub(crate) retry_after: Option<Duration>,
     /// The methods that a 405 says would have worked.
     pub(crate) allow: Option<&'static str>,
+    /// Whether the request has been counted already.
+    is_counted: bool,
 }
 
 impl Failure {
@@ -55,7 +58,14 @@ impl Failure {
 
     /// A failure that only HTTP knows, such as 413.
     pub(crate) fn status(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), code: None, retry_after: None, allow: None }
+        Self {
+            status,
+            message: message.into(),
+            code: None,
+            retry_after: None,
+            allow: None,
+            is_counted: false,
+        }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -66,6 +76,25 @@ impl Failure {
     pub(crate) fn method(method: &hyper::Method, path: &str, allow: &'static str) -> Self {
         let message = format!("{method} is not possible on {path}; use {allow}");
         Self { allow: Some(allow), ..Self::status(StatusCode::METHOD_NOT_ALLOWED, message) }
+    }
+
+    /// The failure of a request that has been counted: its version did answer it.
+    pub(crate) fn counted(self) -> Self {
+        Self { is_counted: true, ..self }
+    }
+
+    /// Counts an inference request that this ends, unless it has been.
+    pub(crate) fn count(self, serving: &serving::Serving, of: &str, by: Protocol) -> Self {
+        if !self.is_counted {
+            let code = self.code.unwrap_or(match self.status.as_u16() {
+                408 => ErrorCode::DeadlineExceeded,
+                413 => ErrorCode::ResourceExhausted,
+                400..=499 => ErrorCode::InvalidArgument,
+                _ => ErrorCode::Internal,
+            });
+            serving.refuse(of, by, code);
+        }
+        self.counted()
     }
 
     /// The answer, in the body that both REST protocols use: `{"error": message}`.
@@ -94,7 +123,11 @@ impl Failure {
 
 impl From<serving::Error> for Failure {
     fn from(error: serving::Error) -> Self {
-        Self { retry_after: error.wait(), ..Self::new(error.code(), error.to_string()) }
+        Self {
+            retry_after: error.wait(),
+            is_counted: error.is_counted(),
+            ..Self::new(error.code(), error.to_string())
+        }
     }
 }
 

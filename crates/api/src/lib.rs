@@ -10,6 +10,7 @@ mod error;
 mod examples;
 mod fuzz;
 mod grpc;
+pub mod metrics;
 mod openapi;
 mod pages;
 mod refusals;
@@ -44,6 +45,8 @@ pub struct Api {
     pub control: Arc<dyn Control>,
     /// The registry that is followed, if one is.
     pub registry: Option<Access>,
+    /// Which versions the registry's aliases name, if one is followed.
+    pub aliases: Option<metrics::Aliases>,
     /// Names and limits.
     pub options: ApiOptions,
 }
@@ -85,8 +88,21 @@ pub struct ApiOptions {
     /// How long a client may take to send a request's body, or a message over gRPC. Streams of
     /// messages may pause.
     pub body_timeout: Duration,
+    /// What is answered at all.
+    pub doors: Doors,
     /// How long running requests may take to finish once the server is told to stop.
     pub drain_timeout: Duration,
+}
+
+/// What a listener answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doors {
+    /// Everything.
+    All,
+    /// Everything but the metrics, which have a listener of their own.
+    AllButMetrics,
+    /// The metrics and nothing else.
+    Metrics,
 }
 
 impl Default for ApiOptions {
@@ -99,6 +115,7 @@ impl Default for ApiOptions {
             max_connections: 8192,
             header_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
+            doors: Doors::All,
             drain_timeout: Duration::from_secs(30),
         }
     }

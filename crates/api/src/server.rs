@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
 use crate::error::Failure;
-use crate::{Api, ApiOptions, grpc, pages, rest};
+use crate::{Api, ApiOptions, Doors, grpc, metrics, pages, rest};
 
 /// The body of an answer: in memory on the request's path, streamed by the other routers.
 pub(crate) enum Body {
@@ -204,6 +204,14 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     let path = request.uri().path();
+    let doors = shared.api.options.doors;
+    if path == metrics::PATH && doors != Doors::AllButMetrics && !is_grpc(&request) {
+        return Ok(metrics::answer(&shared.api, request).await);
+    }
+    if doors == Doors::Metrics {
+        let message = format!("there is nothing at {path}; this port has {}", metrics::PATH);
+        return Ok(Failure::new(model::ErrorCode::NotFound, message).into_response());
+    }
     let is_registry = rest::registry::understands(path);
     if rest::understands(path) && !is_registry && !is_grpc(&request) {
         return Ok(rest::answer(&shared.api, request).await);

@@ -82,7 +82,7 @@ fn in_its_words(error: Error, name: &str, of: &Choice) -> Error {
         Some(version) => format!("Specific({name}, {})", short(version)),
         None => format!("Latest({name})"),
     };
-    Error::new(ErrorCode::NotFound, format!("Servable not found for request: {wanted}"))
+    error.in_words(format!("Servable not found for request: {wanted}"))
 }
 
 /// A request for a target, without inputs as yet.
@@ -92,6 +92,7 @@ pub(crate) fn request(of: Target<'_>) -> Request {
         version: of.version.map(str::to_owned),
         key: of.key.map(str::to_owned),
         deadline: of.deadline,
+        protocol: of.protocol,
         ..Request::default()
     }
 }

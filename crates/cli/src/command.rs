@@ -5,7 +5,8 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
-    bench, completions, drift, engines, infer, inspect, logging, registry, rollout, serve,
+    bench, completions, drift, engines, infer, inspect, logging, monitoring, registry, rollout,
+    serve,
 };
 
 /// From a trained model to production.
@@ -74,6 +75,8 @@ pub enum Verb {
     Rollback(registry::Rollback),
     /// Say whether data has changed
     Drift(drift::Args),
+    /// Print rules for Prometheus and a dashboard for Grafana, with objectives
+    Monitoring(monitoring::Args),
     /// List the servers that follow the registry, and what they hold
     Servers(registry::Servers),
     /// Put a version aside without deleting it

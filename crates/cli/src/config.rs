@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api::ApiOptions;
+use api::{ApiOptions, Doors};
 use import::repository::Versions;
 use model::InstanceSettings;
 use serving::{Limits, Slo};
@@ -46,6 +46,10 @@ pub struct Raw {
     /// A second port that answers too, for clients that expect gRPC elsewhere
     #[arg(long, value_name = "PORT", help_heading = "Network")]
     pub grpc_port: Option<u16>,
+    /// Answer /metrics at this address and nowhere else, such as 127.0.0.1:9090
+    /// [default: on the port of REST and gRPC]
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Network")]
+    pub metrics_listen: Option<String>,
     /// Listen beyond this machine although nobody has to say who they are
     #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
     pub allow_remote: Option<bool>,
@@ -117,6 +121,7 @@ pub struct Config {
     pub models: Models,
     pub listen: SocketAddr,
     pub grpc_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<SocketAddr>,
     pub model_control: bool,
     /// The most bytes of uploads that wait to be published.
     pub upload_bytes: u64,
@@ -156,6 +161,7 @@ impl Raw {
             host: self.host.or(other.host),
             port: self.port.or(other.port),
             grpc_port: self.grpc_port.or(other.grpc_port),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
             allow_remote: self.allow_remote.or(other.allow_remote),
             model_control: self.model_control.or(other.model_control),
             server_name: self.server_name.or(other.server_name),
@@ -203,6 +209,13 @@ impl Raw {
             ))
             .help("listen on 127.0.0.1, or say that this is meant: --allow-remote"));
         }
+        let metrics_listen = match self.metrics_listen.as_deref() {
+            Some(text) => Some(flag("metrics-listen", text, parse_listen)?),
+            None => None,
+        };
+        if metrics_listen.is_some() {
+            api.doors = Doors::AllButMetrics;
+        }
         let keep_warm = match &self.keep_warm {
             Some(time) => flag("keep-warm", time, |text| {
                 parse_duration(text).map_err(|_| "a time such as 1h or 0s".to_owned())
@@ -220,6 +233,7 @@ impl Raw {
         Ok(Config {
             models,
             grpc_listen: self.grpc_port.map(|port| SocketAddr::new(listen.ip(), port)),
+            metrics_listen,
             listen,
             model_control: self.model_control.unwrap_or(is_local),
             upload_bytes: match &self.max_upload_size {
@@ -281,6 +295,17 @@ fn listen_address(host: Option<&str>, port: u16) -> Result<SocketAddr, Failure> 
     address.ok_or_else(|| {
         Failure::usage(format!("--host \"{host}\": expected an address of this machine"))
     })
+}
+
+/// `127.0.0.1:9090`, or `:9090` for this machine alone. What is said there tells nobody's data and
+/// changes nothing, so other machines need no leave.
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let expected = || "an address of this machine and a port, such as 127.0.0.1:9090".to_owned();
+    let text = match text.strip_prefix(':') {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    text.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(expected)
 }
 
 fn sources(paths: Vec<PathBuf>, named: &[String]) -> Result<Vec<Source>, Failure> {
@@ -355,7 +380,7 @@ fn parse_versions(text: &str) -> Result<Versions, String> {
 }
 
 /// `p99=50ms`.
-fn parse_slo(text: &str) -> Result<Slo, String> {
+pub fn parse_slo(text: &str) -> Result<Slo, String> {
     let expected = || "a promise such as p99=50ms".to_owned();
     let (quantile, time) = text.split_once('=').ok_or_else(expected)?;
     let percent: f64 =
@@ -424,6 +449,7 @@ mod tests {
         for time in ["0s", "1h", "90m"] {
             Raw { keep_warm: Some(time.into()), ..raw() }.check().unwrap();
         }
+        check_refused(Raw { metrics_listen: Some("9090".into()), ..raw() }, "and a port, such as");
         check_refused(Raw { max_loaded: Some(0), ..raw() }, "--max-loaded 0: expected at least 1");
         check_refused(Raw { versions: Some("0".into()), ..raw() }, "how many of the newest");
         check_refused(Raw { model: vec!["m".into()], ..raw() }, "expected NAME=PATH");

@@ -19,6 +19,7 @@ mod infer;
 mod inspect;
 mod library;
 mod logging;
+mod monitoring;
 mod oip;
 mod recorded;
 mod refusing;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Alias(args) => registry::alias(args),
         Verb::Traffic(args) => registry::traffic(args),
         Verb::Rollout(args) => rollout::run(args),
+        Verb::Monitoring(args) => monitoring::run(args),
         Verb::Rollback(args) => registry::rollback(args),
         Verb::Drift(args) => drift::run(args),
         Verb::Servers(args) => registry::servers(args),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use ::registry::{Clock, Registry};
-use api::{Api, Control};
+use api::{Api, Control, Doors};
 use rollout::Driver;
 use serving::{Observations, Options, Serving, State};
 use tokio::net::TcpListener;
@@ -61,6 +61,10 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let metrics = match config.metrics_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let options = |open: serving::Open, assignments, observations| Options {
         engines: Arc::new(search.discover()),
         open,
@@ -107,9 +111,18 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         }
         None => None,
     };
-    let api = Api { serving: serving.clone(), control, registry, options: config.api };
+    let aliases = presence.as_ref().map(|presence| presence.aliases.clone());
+    let api = Api { serving: serving.clone(), control, registry, aliases, options: config.api };
     for listener in [Some(&listener), second.as_ref()].into_iter().flatten() {
         tracing::info!(address = %format!("http://{}", listener.local_addr()?), "listening");
+    }
+    if let Some(listener) = metrics {
+        let address = format!("http://{}/metrics", listener.local_addr()?);
+        tracing::info!(%address, "listening for scrapes");
+        let mut api = api.clone();
+        api.options.doors = Doors::Metrics;
+        // To the very end, so that what is finishing can be seen.
+        tokio::spawn(api::serve(listener, api, std::future::pending()));
     }
     let first = api::serve(listener, api.clone(), until(stopped.clone()));
     let second = async {
@@ -136,6 +149,7 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
 /// rollouts.
 struct Presence {
     registry: Arc<OnceLock<Arc<Registry>>>,
+    aliases: api::metrics::Aliases,
     name: String,
     saying: tokio::task::JoinHandle<()>,
 }
@@ -150,7 +164,7 @@ impl Presence {
         let name = registry::made_up_name();
         let (address, serving) = (listener.local_addr()?.to_string(), serving.clone());
         let (followed, named) = (followed.clone(), name.clone());
-        let registry = followed.registry();
+        let (registry, aliases) = (followed.registry(), registry::aliases(&followed));
         let saying = tokio::spawn(async move {
             // Nothing is watched before a driver says so.
             let registry = followed.connected().await;
@@ -167,7 +181,7 @@ impl Presence {
             tokio::spawn(driver.run());
             registry::say(registry, &named, &address, serving).await;
         });
-        Ok(Self { registry, name, saying })
+        Ok(Self { registry, aliases, name, saying })
     }
 
     /// Says that this server is gone, if the registry can be told at all.

@@ -11,18 +11,36 @@ pub struct Error {
     code: ErrorCode,
     message: String,
     retry_after: Option<Duration>,
+    is_counted: bool,
 }
 
 impl Error {
     /// An error of the given kind.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, is_counted: false }
     }
 
     /// The same error, with when asking again makes sense.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
+    }
+
+    /// The same error, once it has been counted.
+    pub(crate) fn counted(mut self) -> Self {
+        self.is_counted = true;
+        self
+    }
+
+    /// Whether the request that it ended has been counted; see
+    /// [`Serving::refuse`](crate::Serving::refuse).
+    pub fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    /// The same error in other words.
+    pub fn in_words(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
     }
 
     /// Who has to act on it.

@@ -4,11 +4,14 @@
 //! `watch::Receiver<Assignments>` and says what happened through a bounded `Sender<Observation>`.
 
 mod choice;
+mod condition;
 mod cost;
 mod error;
+mod histogram;
 mod ledger;
 mod loader;
 mod loading;
+mod meter;
 mod observe;
 mod place;
 mod queue;
@@ -30,13 +33,17 @@ use tokio::sync::watch;
 use ledger::Ledger;
 use loader::{Loader, Model, Shared};
 use loading::Loading;
+use meter::Metered;
 use place::{Found, Pin, Place};
 use shadow::Answered;
 use version::{Common, Refusal, Version};
 use worker::Answer;
 
+pub use condition::{Condition, Health};
 pub use error::Error;
+pub use histogram::{Distribution, SCHEMA, time_bounds};
 pub use ledger::Limits;
+pub use meter::{Measures, Protocol, Reason};
 pub use observe::{Observations, Seen, Watched};
 pub use reply::{
     BatchStatistics, Count, ModelInfo, Reply, Request, Slo, State, Statistics, Status, Target,
@@ -110,6 +117,8 @@ impl Drop for Inner {
 /// The version that is to answer a request, which it outlasts.
 pub struct Chosen {
     version: Arc<Version>,
+    /// When the choice began.
+    received: Instant,
     /// The model, if its shadows get a copy of the request.
     shadowed: Option<Arc<Model>>,
     /// If the version was loaded for this request, it stays until the answer.
@@ -141,6 +150,7 @@ impl Serving {
             max_queue: options.max_queue,
             observations: options.observations,
             pressure: Default::default(),
+            meters: Default::default(),
         };
         let loading = Arc::new(Loading {
             engines: options.engines,
@@ -175,7 +185,19 @@ impl Serving {
 
     /// Answers one request with the version that was [chosen](Self::choose) for it. Should that be
     /// unloaded meanwhile, the choice is made again.
-    pub async fn answer(&self, mut chosen: Chosen, mut request: Request) -> Result<Reply, Error> {
+    pub async fn answer(&self, chosen: Chosen, request: Request) -> Result<Reply, Error> {
+        let mut metered = chosen.version.meter.begin(request.protocol, chosen.received);
+        let outcome = self.attempt(chosen, request, &mut metered).await;
+        metered.end(outcome.as_ref().err());
+        outcome.map_err(Error::counted)
+    }
+
+    async fn attempt(
+        &self,
+        mut chosen: Chosen,
+        mut request: Request,
+        metered: &mut Metered,
+    ) -> Result<Reply, Error> {
         let received = Instant::now();
         let observations = self.inner.loading.common.observations.as_ref();
         let is_watched = observations.is_some_and(|all| all.are_of(&request.model));
@@ -201,7 +223,8 @@ impl Serving {
                     let names = version.info.signature.inputs.iter().map(|s| s.name.to_string());
                     let given = names.zip(unanswered.inputs().iter().cloned());
                     inputs = given.filter_map(|(name, tensor)| Some((name, tensor?))).collect();
-                    chosen = self.choose(request.target()).await?;
+                    chosen = self.obtain_choice(request.target()).await?;
+                    metered.moves_to(&chosen.version.meter);
                     continue;
                 }
                 Err(Refusal::Error(error)) => Err(error),
@@ -228,15 +251,23 @@ impl Serving {
     /// Chooses the version that is to answer a request, and waits until it is loaded if it was
     /// unloaded to spare memory.
     pub async fn choose(&self, target: Target<'_>) -> Result<Chosen, Error> {
+        self.obtain_choice(target).await.map_err(|error| {
+            self.refuse(target.model, target.protocol, error.code());
+            error.counted()
+        })
+    }
+
+    async fn obtain_choice(&self, target: Target<'_>) -> Result<Chosen, Error> {
+        let received = Instant::now();
         loop {
             let (place, shadowed) = self.find(&target)?;
             self.inner.loading.ledger.touch(&place);
             if let Some(version) = place.loaded() {
-                return Ok(Chosen { version, shadowed, _pin: None });
+                return Ok(Chosen { version, received, shadowed, _pin: None });
             }
             let pin = place.pin();
             if let Some(version) = self.obtain(&place, target.deadline).await? {
-                return Ok(Chosen { version, shadowed, _pin: Some(pin) });
+                return Ok(Chosen { version, received, shadowed, _pin: Some(pin) });
             }
         }
     }
@@ -300,7 +331,7 @@ impl Serving {
         let target = Target { model: name, version, ..Target::default() };
         match self.find(&target)?.0.info() {
             Some(info) => Ok(info),
-            None => self.choose(target).await.map(|chosen| chosen.version.info.clone()),
+            None => self.obtain_choice(target).await.map(|chosen| chosen.version.info.clone()),
         }
     }
 

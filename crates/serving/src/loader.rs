@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use model::{Assigned, Assignments};
 use tokio::runtime::Handle;
@@ -190,6 +191,8 @@ impl Loader {
         self.failed.retain(|key, _| assigned(key).is_some());
         let mut new = Vec::new();
         for (name, versions) in &self.wanted.models {
+            // Requests may name it from now on.
+            self.loading.common.meters.of(name, "");
             for assigned in versions {
                 let key = (name.clone(), assigned.version.clone());
                 let place = self.coming.get(&key).or_else(|| self.places.get(&key));
@@ -351,6 +354,12 @@ impl Loader {
     /// Forgets what nobody asks about and says what has been dealt with.
     fn settle(&mut self) {
         let wanted = &self.wanted;
+        self.loading.common.meters.sweep(Instant::now(), |name, version| {
+            let versions = wanted.models.get(name).filter(|versions| !versions.is_empty());
+            versions.is_some_and(|versions| {
+                version.is_empty() || versions.iter().any(|assigned| assigned.version == version)
+            })
+        });
         self.shared
             .status
             .lock()

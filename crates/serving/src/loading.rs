@@ -136,6 +136,13 @@ impl Loading {
         let place = &job.place;
         let attempt = catch_unwind(AssertUnwindSafe(|| self.load(place, job.may_evict)));
         let outcome = attempt.unwrap_or_else(|_| Err("loading the model panicked".to_owned()));
+        let time = match &outcome {
+            Ok(version) => version.as_ref().map(|version| Some(version.info.load_time)),
+            Err(_) => Some(None),
+        };
+        if let Some(time) = time {
+            self.common.meters.of(&place.name, &place.version).loaded(time);
+        }
         let ended = match &outcome {
             Ok(Some(_)) => Ended::Loaded,
             Ok(None) => Ended::NoRoom,

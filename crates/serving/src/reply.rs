@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use model::{InstanceSettings, Manifest, Signature, Tensor};
 
+use crate::meter::Protocol;
 use crate::shadow::ShadowCount;
 
 /// One request, decoded from whichever protocol it came by.
@@ -26,6 +27,8 @@ pub struct Request {
     pub priority: u32,
     /// When the answer is of no more use.
     pub deadline: Option<Instant>,
+    /// How it came.
+    pub protocol: Protocol,
 }
 
 /// Which model a request is for, and which of its versions.
@@ -39,6 +42,8 @@ pub struct Target<'a> {
     pub key: Option<&'a str>,
     /// When the answer is of no more use.
     pub deadline: Option<Instant>,
+    /// How the request came.
+    pub protocol: Protocol,
 }
 
 impl Request {
@@ -49,6 +54,7 @@ impl Request {
             version: self.version.as_deref(),
             key: self.key.as_deref(),
             deadline: self.deadline,
+            protocol: self.protocol,
         }
     }
 }

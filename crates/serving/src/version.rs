@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::cost::Cost;
+use crate::meter::{Meter, Meters, Reason};
 use crate::observe::Observations;
 use crate::queue::{DEFAULT_PRIORITY, Queue, Waiting};
 use crate::reply::{BatchStatistics, Count, ModelInfo, Slo, Statistics};
@@ -33,12 +34,14 @@ pub(crate) struct Common {
     pub(crate) max_queue: usize,
     pub(crate) observations: Option<Observations>,
     pub(crate) pressure: Arc<Pressure>,
+    pub(crate) meters: Meters,
 }
 
 /// A version that answers requests.
 pub(crate) struct Version {
     pub(crate) info: Arc<ModelInfo>,
     pub(crate) loaded: Loaded,
+    pub(crate) meter: Arc<Meter>,
     slots: usize,
     pub(crate) common: Arc<Common>,
     pub(crate) shadows: Shadows,
@@ -76,7 +79,7 @@ struct Workers {
 pub(crate) struct Past {
     pub(crate) cost: Cost,
     counters: Counters,
-    shadows: ShadowCount,
+    pub(crate) shadows: ShadowCount,
 }
 
 /// A slot that is being used. The expected end tells slots apart well enough: of two that are
@@ -125,6 +128,7 @@ impl Version {
         past: Past,
         common: Arc<Common>,
     ) -> Self {
+        let meter = common.meters.of(&info.name, &info.version);
         let shadows = Shadows::default();
         shadows.resume(past.shadows);
         let slots = info.settings.instances.unwrap_or(1).max(1);
@@ -139,6 +143,7 @@ impl Version {
         Self {
             info,
             loaded,
+            meter,
             slots,
             common,
             shadows,
@@ -270,6 +275,7 @@ impl Version {
     ) -> Result<(), Error> {
         if deadline.is_some_and(|deadline| deadline <= now) {
             state.counters.refused += 1;
+            self.meter.reject(Reason::Deadline);
             return Err(Error::new(
                 ErrorCode::DeadlineExceeded,
                 "the request's time is already up",
@@ -281,15 +287,20 @@ impl Version {
         }
         let wait = self.expected_wait(state, priority, now);
         let total = wait + state.cost.cautious(request.rows()).unwrap_or_default();
-        let refuse = |state: &mut State, code, message: String| {
+        let refuse = |state: &mut State, reason, message: String| {
             state.counters.refused += 1;
+            self.meter.reject(reason);
+            let code = match reason {
+                Reason::Deadline => ErrorCode::DeadlineExceeded,
+                Reason::QueueFull | Reason::Slo => ErrorCode::ResourceExhausted,
+            };
             Err(Error::new(code, message).retry_after(wait.max(Duration::from_millis(1))))
         };
         if full {
             let waiting = state.queue.requests();
             return refuse(
                 state,
-                ErrorCode::ResourceExhausted,
+                Reason::QueueFull,
                 format!(
                     "{waiting} requests are waiting already, which is the limit; try again later"
                 ),
@@ -301,7 +312,7 @@ impl Version {
         {
             return refuse(
                 state,
-                ErrorCode::ResourceExhausted,
+                Reason::Slo,
                 format!(
                     "the answer would take about {:.1} ms, longer than the {:.1} ms that are promised; \
                      try again later",
@@ -313,7 +324,7 @@ impl Version {
         if deadline.is_some_and(|deadline| now + wait > deadline) {
             return refuse(
                 state,
-                ErrorCode::DeadlineExceeded,
+                Reason::Deadline,
                 format!(
                     "the request's time would be up before its turn comes in about {:.1} ms",
                     wait.as_secs_f64() * 1e3
@@ -389,6 +400,11 @@ impl Version {
         }
         if state.closing {
             self.quiet.notify_all();
+        }
+        drop(state);
+        executed.runs.iter().for_each(|run| self.meter.ran(run));
+        for answer in executed.outcomes.iter().flatten() {
+            self.meter.waited(answer.queue);
         }
         executed.outcomes
     }
@@ -484,6 +500,12 @@ impl Version {
     /// How many runs may happen side by side.
     pub(crate) fn slots(&self) -> usize {
         self.slots
+    }
+
+    /// Requests that wait, and slots that are taken.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.queue.wanted(Instant::now()), state.ends.len())
     }
 
     /// The counters as they stand.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::ErrorCode;
-use serving::{Error, Reply};
+use serving::{Error, Protocol, Reply};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
@@ -93,7 +93,10 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        let call = Call::read(request.metadata()).map_err(of_error)?;
+        let call = Call::read(request.metadata()).map_err(|error| {
+            self.api.serving.refuse(&request.get_ref().model_name, Protocol::Grpc, error.code());
+            of_error(error)
+        })?;
         let (answer, trailing) =
             infer(&self.api, request.into_inner(), &call).await.map_err(of_error)?;
         let mut response = Response::new(answer);
@@ -232,13 +235,32 @@ impl GrpcInferenceService for Inference {
 /// Decodes a request, has it answered and encodes the answer.
 async fn infer(
     api: &Api,
-    message: pb::ModelInferRequest,
+    mut message: pb::ModelInferRequest,
     call: &Call,
 ) -> Result<(pb::ModelInferResponse, super::Trailing), Error> {
+    let model = std::mem::take(&mut message.model_name);
+    let (request, classes) = match decode(message, call) {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            api.serving.refuse(&model, Protocol::Grpc, error.code());
+            return Err(error);
+        }
+    };
+    let reply = api.serving.infer(serving::Request { model, ..request }).await?;
+    let trailing = trailing(&reply);
+    Ok((encode(reply, &classes), trailing))
+}
+
+/// The request that a message is, but for the model's name; and for each output that is wanted as
+/// classes, how many.
+fn decode(
+    message: pb::ModelInferRequest,
+    call: &Call,
+) -> Result<(serving::Request, HashMap<String, usize>), Error> {
     let parameters = Parameters::read(&message.parameters)?;
     let classes = classes(&message.outputs)?;
     let request = serving::Request {
-        model: message.model_name,
+        model: String::new(),
         version: call.caller.version(version(&message.model_version))?,
         key: call.caller.key.clone(),
         id: Some(message.id).filter(|id| !id.is_empty()),
@@ -246,10 +268,9 @@ async fn infer(
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),
         priority: parameters.priority,
         deadline: deadline::earlier(call.deadline, parameters.deadline),
+        protocol: Protocol::Grpc,
     };
-    let reply = api.serving.infer(request).await?;
-    let trailing = trailing(&reply);
-    Ok((encode(reply, &classes), trailing))
+    Ok((request, classes))
 }
 
 /// For each output that is wanted as classes, how many.

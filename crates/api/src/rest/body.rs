@@ -182,13 +182,13 @@ const WORTH_COMPRESSING: usize = 1024;
 
 /// How an answer may be compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     Gzip,
     Deflate,
 }
 
 /// What Accept-Encoding asks for: gzip before deflate, nothing that is given a weight of zero.
-pub(super) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
+pub(crate) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
     let header = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
     let accepts = |name: &str| {
         header.split(',').any(|item| {
@@ -206,7 +206,7 @@ pub(super) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
 }
 
 /// Compresses an answer in memory if that is worth it.
-pub(super) fn compress(response: Response<Body>, encoding: Encoding) -> Response<Body> {
+pub(crate) fn compress(response: Response<Body>, encoding: Encoding) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let bytes = match body {
         Body::Whole(Some(bytes)) if bytes.len() >= WORTH_COMPRESSING => bytes,

@@ -20,6 +20,7 @@ use crate::Api;
 use crate::error::Failure;
 use crate::server::Body;
 
+pub(crate) use body::{accepted, compress};
 pub(crate) use json::quote;
 pub(crate) use v2::{EXTENSIONS, classify, platform};
 

@@ -4,6 +4,7 @@ mod agreement;
 mod bad_input;
 mod connections;
 mod memory;
+mod metrics;
 mod oip;
 mod registry;
 mod rollout;

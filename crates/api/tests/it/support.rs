@@ -200,7 +200,13 @@ async fn serve(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopping) = oneshot::channel::<()>();
-    let api = Api { serving: serving.clone(), control: control.clone(), registry, options };
+    let api = Api {
+        serving: serving.clone(),
+        control: control.clone(),
+        registry,
+        aliases: None,
+        options,
+    };
     let stopped = tokio::spawn(api::serve(listener, api, async move {
         let _ = stopping.await;
     }));

@@ -1,6 +1,7 @@
 //! The verbs on a registry of models.
 
 mod access;
+mod aliases;
 mod aws;
 mod change;
 mod compare;
@@ -16,6 +17,7 @@ mod pull;
 mod push;
 
 pub use access::access;
+pub use aliases::aliases;
 pub use change::{
     Alias, Collect, OnVersion, Rollback, Traffic, alias, archive, collect, delete, restore,
     rollback, traffic,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use model::{ErrorCode, TensorSpec};
 use prost::Message;
-use serving::{Chosen, Error, ModelInfo, Reply, Target};
+use serving::{Chosen, Error, ModelInfo, Protocol, Reply, Target};
 use tonic::{Request, Response, Status};
 
 use super::{Call, of_error, trailing};
@@ -143,8 +143,28 @@ fn respond<T>(answer: T, reply: &Reply) -> Response<T> {
     response
 }
 
-async fn predict(api: &Api, request: pb::PredictRequest, call: Call) -> Result<Reply, Error> {
-    let (target, chosen) = choose(api, request.model_spec.as_ref(), call).await?;
+async fn predict(api: &Api, mut request: pb::PredictRequest, call: Call) -> Result<Reply, Error> {
+    let spec = request.model_spec.take();
+    let answered = run_predict(api, spec.as_ref(), request, call).await;
+    answered.map_err(|error| count(api, spec.as_ref(), error))
+}
+
+/// Counts a request that an error ended, unless it has been.
+fn count(api: &Api, spec: Option<&pb::ModelSpec>, error: Error) -> Error {
+    if !error.is_counted() {
+        let name = spec.map_or("", |spec| &spec.name);
+        api.serving.refuse(name, Protocol::TfsGrpc, error.code());
+    }
+    error
+}
+
+async fn run_predict(
+    api: &Api,
+    spec: Option<&pb::ModelSpec>,
+    request: pb::PredictRequest,
+    call: Call,
+) -> Result<Reply, Error> {
+    let (target, chosen) = choose(api, spec, call).await?;
     let limit = api.options.max_body_bytes;
     let decode = |(name, tensor): (String, _)| {
         let tensor = tensor::decode(&name, tensor, limit)?;
@@ -157,6 +177,16 @@ async fn predict(api: &Api, request: pb::PredictRequest, call: Call) -> Result<R
 
 /// Runs a model on examples; the reply and how many examples there were.
 async fn run_examples(
+    api: &Api,
+    spec: Option<&pb::ModelSpec>,
+    input: Option<pb::Input>,
+    call: Call,
+) -> Result<(Reply, usize), Error> {
+    let answered = run_on(api, spec, input, call).await;
+    answered.map_err(|error| count(api, spec, error))
+}
+
+async fn run_on(
     api: &Api,
     spec: Option<&pb::ModelSpec>,
     input: Option<pb::Input>,
@@ -188,6 +218,7 @@ async fn choose(
         version: choice.version(),
         key: call.caller.key.as_deref(),
         deadline: call.deadline,
+        protocol: Protocol::TfsGrpc,
     };
     let chosen = find(&api.serving, target, &choice).await?;
     check_signature(&spec.signature_name)?;

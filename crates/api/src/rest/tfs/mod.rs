@@ -13,7 +13,7 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response};
 use model::{DataType, TensorSpec};
 use serde_json::{Value, json};
-use serving::{State, Status};
+use serving::{Protocol, Reply, State, Status};
 
 use super::{body, json_response, off_the_reactor, segments, v2};
 use crate::caller::Caller;
@@ -100,7 +100,8 @@ pub(super) async fn answer(
     match (route.part, route.name) {
         (Part::Verb(verb), Some(name)) if parts.method == Method::POST => {
             let target = Target { name, choice, headers: &parts.headers, arrived };
-            run(api, verb, target, body).await
+            let answered = run(api, verb, target, body).await;
+            answered.map_err(|failure| failure.count(&api.serving, name, Protocol::TfsRest))
         }
         (Part::Status, None) if is_get => Ok(models(api)),
         (Part::Status, Some(name)) if is_get => status(api, name, &choice),
@@ -131,6 +132,7 @@ async fn run(
         version: choice.version(),
         key: caller.key.as_deref(),
         deadline: v2::deadline(target.headers, target.arrived, None)?,
+        protocol: Protocol::TfsRest,
     };
     let chosen = find(&api.serving, of, &choice).await?;
     let info = chosen.info();
@@ -148,16 +150,25 @@ async fn run(
     let (format, inputs, rows) = decoded?;
     let request = serving::Request { inputs, ..tensorflow::request(of) };
     let reply = api.serving.answer(chosen, request).await?;
-    let body = match verb {
-        Verb::Predict => reply::write_predict(&reply, format).map_err(Failure::invalid)?,
-        Verb::Classify => reply::write_classes(&examples::classifications(&reply, rows)?),
-        Verb::Regress => reply::write_values(&examples::regressions(&reply, rows)?),
-    };
+    let body = encode(verb, &reply, format, rows).map_err(Failure::counted)?;
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     v2::add_timing(headers, &reply);
     Ok(response)
+}
+
+fn encode(
+    verb: Verb,
+    reply: &Reply,
+    format: request::Format,
+    rows: usize,
+) -> Result<Vec<u8>, Failure> {
+    Ok(match verb {
+        Verb::Predict => reply::write_predict(reply, format).map_err(Failure::invalid)?,
+        Verb::Classify => reply::write_classes(&examples::classifications(reply, rows)?),
+        Verb::Regress => reply::write_values(&examples::regressions(reply, rows)?),
+    })
 }
 
 fn models(api: &Api) -> Response<Body> {

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use model::{ErrorCode, Tensor};
+use serving::Protocol;
 
 pub(super) use reply::add_timing;
 
@@ -124,7 +125,8 @@ pub(super) async fn answer(
     match route {
         Route::Model { name, version, part: Part::Infer } => {
             let target = Target { name, version, headers: &parts.headers, arrived };
-            infer(api, target, body).await
+            let answered = infer(api, target, body).await;
+            answered.map_err(|failure| failure.count(&api.serving, name, Protocol::Rest))
         }
         Route::Server => Ok(describe::server(api)),
         Route::Live => Ok(json_response(&serde_json::json!({ "live": true }))),
@@ -185,6 +187,7 @@ async fn infer(api: &Api, target: Target<'_>, body: Incoming) -> Result<Response
         model: target.name.to_owned(),
         version,
         key: caller.key,
+        protocol: Protocol::Rest,
         ..Default::default()
     };
     // What is only elements cannot be read without knowing whose they are.
@@ -212,7 +215,7 @@ async fn infer(api: &Api, target: Target<'_>, body: Incoming) -> Result<Response
         Some(chosen) => api.serving.answer(chosen, request).await?,
         None => api.serving.infer(request).await?,
     };
-    reply::encode(&reply, &decoded.outputs, decoded.binary_outputs)
+    reply::encode(&reply, &decoded.outputs, decoded.binary_outputs).map_err(Failure::counted)
 }
 
 /// How many bytes of the body are JSON, if a header says so.
