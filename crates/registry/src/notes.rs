@@ -11,7 +11,7 @@ use sqlx::{AnyConnection, Row};
 
 use crate::database::{self, signed, unsigned};
 use crate::names::check_model;
-use crate::registry::{self, By, aliases, known, naming, no_model};
+use crate::registry::{self, By, aliases, known, naming, no_model, version_row};
 use crate::state::{Event, Record, Stage};
 use crate::version::{self, SUMMARY, Summary};
 use crate::{Error, Registry, Result};
@@ -135,20 +135,7 @@ impl Registry {
     /// One version with what people say of it.
     pub async fn describe_version(&self, model: &str, number: u64) -> Result<Described> {
         let mut read = self.database.read().await?;
-        let statement = format!(
-            "SELECT {SUMMARY}, moved, description FROM versions WHERE model = $1 AND number = $2"
-        );
-        let row = sqlx::query(sqlx::AssertSqlSafe(statement))
-            .bind(model)
-            .bind(signed(number)?)
-            .fetch_optional(&mut *read)
-            .await?;
-        let Some(row) = row else {
-            return Err(match known(&mut read, model).await? {
-                None => no_model(model),
-                Some(_) => Error::not_found(format!("\"{model}\" has no version {number}")),
-            });
-        };
+        let row = version_row(&mut read, model, number).await?;
         let mut found = described(&row)?;
         let aliases = aliases(&mut read, Some(model)).await?.remove(model).unwrap_or_default();
         found.summary.aliases = naming(&aliases, number);

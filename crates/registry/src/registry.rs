@@ -172,21 +172,7 @@ impl Registry {
                 None => return Err(self.no_alias(&mut read, model, alias).await?),
             },
         };
-        let statement =
-            format!("SELECT {SUMMARY}, description FROM versions WHERE model = $1 AND number = $2");
-        let row = sqlx::query(sqlx::AssertSqlSafe(statement))
-            .bind(model)
-            .bind(signed(number)?)
-            .fetch_optional(&mut *read)
-            .await?;
-        let Some(row) = row else {
-            return Err(match known(&mut read, model).await? {
-                None => no_model(model),
-                Some(last) => Error::not_found(format!(
-                    "\"{model}\" has no version {number}; its newest is {last}"
-                )),
-            });
-        };
+        let row = version_row(&mut read, model, number).await?;
         whole(&row, files(&mut read, model, number).await?, &aliases)
     }
 
@@ -630,6 +616,31 @@ pub(crate) async fn files(
 pub(crate) async fn known(connection: &mut AnyConnection, model: &str) -> Result<Option<i64>> {
     let count = sqlx::query_scalar("SELECT versions FROM models WHERE name = $1").bind(model);
     Ok(count.fetch_optional(connection).await?)
+}
+
+/// The row of a version; the error says what there is instead.
+pub(crate) async fn version_row(
+    connection: &mut AnyConnection,
+    model: &str,
+    number: u64,
+) -> Result<AnyRow> {
+    let statement = format!(
+        "SELECT {SUMMARY}, moved, description FROM versions WHERE model = $1 AND number = $2"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(model)
+        .bind(signed(number)?)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = row {
+        return Ok(row);
+    }
+    Err(match known(connection, model).await? {
+        None => no_model(model),
+        Some(last) => {
+            Error::not_found(format!("\"{model}\" has no version {number}; its newest is {last}"))
+        }
+    })
 }
 
 fn whole(row: &AnyRow, files: Vec<File>, aliases: &BTreeMap<String, u64>) -> Result<Version> {
