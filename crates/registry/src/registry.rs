@@ -63,6 +63,7 @@ pub enum Expected {
 pub struct Registry {
     pub(crate) blobs: Blobs,
     pub(crate) database: Database,
+    pub(crate) waiting: rollouts::Waiting,
 }
 
 impl Registry {
@@ -107,7 +108,7 @@ impl Registry {
         let blobs = Blobs::open(location, make)?;
         let database = Database::open(name, clock, make).await?;
         blobs.belong_to(&database.identity().await?).await?;
-        Ok(Self { blobs, database })
+        Ok(Self { blobs, database, waiting: rollouts::Waiting::default() })
     }
 
     /// Where it takes the time from.

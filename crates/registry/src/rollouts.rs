@@ -2,7 +2,9 @@
 //! afterwards, and whose turn it is to decide. What plans, reports and measurements mean is known
 //! to crate `rollout` alone.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -17,7 +19,40 @@ use crate::state::{Event, ModelState, Outcome, Record, Share, Underway, before_c
 use crate::{CHAMPION, Error, Registry, Result};
 
 /// The most feedback that waits for a rollout: beyond it nobody is claiming any.
-const MOST_FEEDBACK: i64 = 1_000_000;
+const MOST_FEEDBACK: u64 = 1_000_000;
+
+/// How long a count of it is good for: counting so many rows takes tens of milliseconds.
+const COUNTED: Duration = Duration::from_secs(10);
+
+/// How much feedback waits for each rollout, when it was counted, with what was added here since.
+#[derive(Default)]
+pub(crate) struct Waiting(Mutex<BTreeMap<u64, (Instant, u64)>>);
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, u64)>> {
+        // Nothing panics while it holds the lock; if it did, counts would still be counts.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was counted lately, if it was.
+    fn recent(&self, rollout: u64) -> Option<u64> {
+        let (when, count) = *self.lock().get(&rollout)?;
+        (when.elapsed() < COUNTED).then_some(count)
+    }
+
+    /// Notes a count, and forgets those that are good for nothing any more.
+    fn counted(&self, rollout: u64, count: u64) {
+        let mut all = self.lock();
+        all.retain(|_, (when, _)| when.elapsed() < COUNTED);
+        all.insert(rollout, (Instant::now(), count));
+    }
+
+    fn add(&self, rollout: u64, more: u64) {
+        if let Some((_, count)) = self.lock().get_mut(&rollout) {
+            *count = count.saturating_add(more);
+        }
+    }
+}
 
 /// A rollout that is under way.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -259,7 +294,8 @@ impl Registry {
     }
 
     /// Keeps what was said about answers until the servers that gave them take it. Refused without
-    /// a rollout, which alone has a use for it.
+    /// a rollout, which alone has a use for it, and while a million pieces wait, as far as was seen
+    /// in the last ten seconds. All of it is kept, or none.
     pub async fn give_feedback(&self, model: &str, feedback: &[Feedback]) -> Result<()> {
         let Some(rollout) = self.rollout(model).await? else {
             return Err(Error::refused(format!(
@@ -267,17 +303,22 @@ impl Registry {
             )));
         };
         let number = signed(rollout.number)?;
-        let waiting: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM feedback WHERE rollout = $1")
-            .bind(number)
-            .fetch_one(self.database.pool())
-            .await?;
-        if waiting.saturating_add_unsigned(feedback.len() as u64) > MOST_FEEDBACK {
+        let more = feedback.len() as u64;
+        let waiting = match self.waiting.recent(rollout.number) {
+            Some(count) => count,
+            None => self.count_feedback(rollout.number).await?,
+        };
+        if waiting.saturating_add(more) > MOST_FEEDBACK {
             return Err(Error::new(
                 model::ErrorCode::ResourceExhausted,
                 format!("{waiting} pieces of feedback on \"{model}\" wait already"),
             ));
         }
-        for one in feedback {
+        // In one order, so that two who say the same do not wait for each other.
+        let mut sorted: Vec<&Feedback> = feedback.iter().collect();
+        sorted.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut transaction = self.database.pool().begin().await?;
+        for one in sorted {
             sqlx::query(
                 "INSERT INTO feedback (rollout, id, request, body, received) \
                  VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
@@ -287,10 +328,22 @@ impl Registry {
             .bind(&one.request)
             .bind(json(&one.body)?)
             .bind(self.database.now())
-            .execute(self.database.pool())
+            .execute(&mut *transaction)
             .await?;
         }
+        transaction.commit().await?;
+        self.waiting.add(rollout.number, more);
         Ok(())
+    }
+
+    async fn count_feedback(&self, rollout: u64) -> Result<u64> {
+        let count = sqlx::query_scalar("SELECT COUNT(*) FROM feedback WHERE rollout = $1")
+            .bind(signed(rollout)?)
+            .fetch_one(self.database.pool())
+            .await?;
+        let count = unsigned(count)?;
+        self.waiting.counted(rollout, count);
+        Ok(count)
     }
 
     /// Feedback that no server has taken and that was received after `since`, with when it was,

@@ -212,3 +212,46 @@ async fn servers_say_what_they_hold(place: &Place) {
     registry.forget_server("s2").await.unwrap();
     assert_eq!(registry.servers(Duration::from_secs(10)).await.unwrap(), []);
 }
+
+/// With as much feedback waiting as may, another piece is taken as quickly as the first, and what is
+/// beyond is refused. `cargo nextest run -p registry --run-ignored all million` prints the times.
+#[tokio::test]
+#[ignore = "fills a database with a million rows"]
+async fn a_million_pieces_of_feedback_do_not_slow_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = folder.path().join("registry");
+    let location = registry::Location::parse(location.to_str().unwrap(), Default::default());
+    let registry = Registry::open(&location.unwrap(), None, registry::Clock::system());
+    let registry = registry.await.unwrap();
+    three_versions(&registry, "many").await;
+    registry.start_rollout("many", start(&[2]), &ada()).await.unwrap();
+    let said = |id: String| Feedback { request: id.clone(), id, body: json!({"right": true}) };
+    let give = async |first: usize, count: usize| {
+        let all: Vec<Feedback> = (first..first + count).map(|n| said(format!("{n:09}"))).collect();
+        let start = std::time::Instant::now();
+        registry.give_feedback("many", &all).await.map(|()| start.elapsed())
+    };
+    let mut first = Vec::new();
+    for n in 0..100 {
+        first.push(give(n, 1).await.unwrap());
+    }
+    for thousand in 0..999 {
+        give(100 + thousand * 1000, 1000).await.unwrap();
+    }
+    let mut last = Vec::new();
+    for n in 999_100..1_000_000 {
+        last.push(give(n, 1).await.unwrap());
+    }
+    first.sort();
+    last.sort();
+    let middle = |times: &[Duration]| times[times.len() / 2];
+    println!(
+        "one piece: {:?} with none waiting, {:?} with a million",
+        middle(&first),
+        middle(&last)
+    );
+    println!("slowest, with a count: {:?}", last[last.len() - 1]);
+    assert!(middle(&last) < middle(&first) * 5);
+    let refused = give(1_000_000, 1).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::ResourceExhausted, "{refused}");
+}
