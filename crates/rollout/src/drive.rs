@@ -24,6 +24,8 @@ const TURN: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(5);
 /// How long feedback waits for the server that gave the answer.
 const FEEDBACK: SignedDuration = SignedDuration::from_hours(24);
+/// How often feedback that waited too long is removed.
+const TIDY: SignedDuration = SignedDuration::from_mins(1);
 /// How far feedback is looked back for: rows become visible when they are committed.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(10);
 /// How long a candidate may be unable to run somewhere before it is taken back.
@@ -46,6 +48,8 @@ pub struct Driver {
     watched: watch::Sender<BTreeSet<String>>,
     /// Since when a candidate cannot run on some server, by rollout and candidate.
     failing: BTreeMap<(u64, u64), Timestamp>,
+    /// When feedback that waited too long was last removed.
+    tidied: Option<Timestamp>,
     number: u64,
 }
 
@@ -75,6 +79,7 @@ impl Driver {
             counting: Counting::default(),
             watched: watch::Sender::default(),
             failing: BTreeMap::new(),
+            tidied: None,
             number: 0,
         }
     }
@@ -118,6 +123,7 @@ impl Driver {
         if rollouts.is_empty() || !self.registry.lease("rollouts", &self.server, LEASE).await? {
             return Ok(());
         }
+        self.tidy(&rollouts).await?;
         let servers = self.registry.servers(HEARD).await?;
         for rollout in &rollouts {
             match self.decide(rollout, &servers).await {
@@ -233,6 +239,21 @@ impl Driver {
         Ok(())
     }
 
+    /// Removes feedback that has waited too long, now and then.
+    async fn tidy(&mut self, rollouts: &[Rollout]) -> registry::Result<()> {
+        let now = self.clock.now();
+        // Whichever way the clock was moved.
+        let is_due = |last: Timestamp| now.duration_since(last).abs() >= TIDY;
+        let Ok(before) = now.checked_sub(FEEDBACK) else { return Ok(()) };
+        if self.tidied.is_none_or(is_due) {
+            for rollout in rollouts {
+                self.registry.forget_feedback(rollout.number, before).await?;
+            }
+            self.tidied = Some(now);
+        }
+        Ok(())
+    }
+
     /// Adds what was measured to the report, and does what follows from it.
     async fn decide(&mut self, rollout: &Rollout, servers: &[Server]) -> registry::Result<()> {
         let now = self.clock.now();
@@ -240,9 +261,6 @@ impl Driver {
             (Ok(plan), Ok(report)) => (plan, report),
             (Err(error), _) | (_, Err(error)) => return self.give_up(rollout, &error).await,
         };
-        if let Ok(before) = now.checked_sub(FEEDBACK) {
-            self.registry.forget_feedback(rollout.number, before).await?;
-        }
         let measured = self.registry.measurements(rollout.number).await?;
         let mut blocks = Vec::new();
         for one in &measured {
