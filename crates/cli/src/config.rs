@@ -354,19 +354,11 @@ fn parse_size(text: &str) -> Result<usize, String> {
     size.filter(|size| *size > 0).ok_or_else(|| "a size such as 64MiB".to_owned())
 }
 
-/// `50ms`, `1.5s`, `250us`, `2m`.
-pub fn parse_time(text: &str) -> Result<Duration, String> {
-    let time = split_unit(text).and_then(|(number, unit)| {
-        let seconds = match unit {
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            _ => return None,
-        };
-        Duration::try_from_secs_f64(number * seconds).ok()
-    });
-    time.filter(|time| !time.is_zero()).ok_or_else(|| "a time such as 50ms".to_owned())
+/// A duration above zero that has a unit: a promise of 50 would be anyone's guess.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).ok().filter(|time| !time.is_zero());
+    let has_unit = text.ends_with(char::is_alphabetic);
+    time.filter(|_| has_unit).ok_or_else(|| "a time such as 50ms".to_owned())
 }
 
 /// `latest`, `all`, or how many of the newest.
