@@ -36,7 +36,8 @@ struct Inner {
     /// The most bytes of all uploads together.
     limit: u64,
     used: AtomicU64,
-    _folder: TempDir,
+    /// Removes the folder when it is dropped.
+    _folder: Box<dyn AsRef<Path> + Send + Sync>,
 }
 
 /// A file that has arrived whole.
@@ -59,11 +60,12 @@ pub(crate) struct Promise {
 }
 
 impl Uploads {
-    /// Keeps uploads in this folder, and removes it with the last of them; `limit` bytes at most at
+    /// Keeps uploads in this folder, which is dropped with the last of them; `limit` bytes at most at
     /// once.
-    pub fn new(folder: TempDir, limit: u64) -> Self {
-        let (path, used) = (folder.path().to_owned(), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { folder: path, limit, used, _folder: folder }) }
+    pub fn new(folder: impl AsRef<Path> + Send + Sync + 'static, limit: u64) -> Self {
+        let (path, used) = (folder.as_ref().to_owned(), AtomicU64::new(0));
+        let _folder = Box::new(folder);
+        Self { inner: Arc::new(Inner { folder: path, limit, used, _folder }) }
     }
 
     /// A folder for files that are on their way; gone when it is dropped.

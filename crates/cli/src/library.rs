@@ -15,7 +15,7 @@ use model::{Assigned, Assignments, ErrorCode, InstanceSettings};
 use serving::{Opened, Serving, State};
 use tokio::sync::watch;
 
-use crate::recorded;
+use crate::{recorded, temporary};
 
 /// A path to serve from, and the name to serve it under if the user gave one.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ struct Loaded {
 
 /// Files that came with a request; gone from disk when this is dropped.
 struct Sent {
-    _folder: tempfile::TempDir,
+    _folder: temporary::Folder,
     found: Found,
 }
 
@@ -355,7 +355,7 @@ fn is_of_model(file: &Path, model: &Path) -> bool {
 /// Writes files that came with a load request (`1/model.onnx`) into a folder of their own.
 fn write_files(name: &str, files: &[(String, bytes::Bytes)]) -> Result<Sent, Refusal> {
     let internal = |e: std::io::Error| (ErrorCode::Internal, format!("cannot keep the files: {e}"));
-    let folder = tempfile::Builder::new().prefix("modelyard-").tempdir().map_err(internal)?;
+    let folder = temporary::Folder::new().map_err(internal)?;
     for (path, contents) in files {
         let relative = Path::new(path);
         let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));

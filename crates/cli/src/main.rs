@@ -27,6 +27,7 @@ mod registry;
 mod rollout;
 mod serve;
 mod table;
+mod temporary;
 mod units;
 mod watching;
 

@@ -21,8 +21,8 @@ use model::Assignments;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Failure;
 use crate::registry::{digest, place};
+use crate::{Failure, temporary};
 
 /// What nobody can still be writing.
 const OLD: Duration = Duration::from_secs(3600);
@@ -44,7 +44,7 @@ pub struct Cache {
     /// Held until this is dropped.
     _lock: Option<File>,
     /// Gone when this is dropped.
-    _temporary: Option<tempfile::TempDir>,
+    _temporary: Option<temporary::Folder>,
 }
 
 impl Cache {
@@ -74,12 +74,12 @@ impl Cache {
             "what is fetched from the registry is kept only until this server stops, and it cannot \
              start while the registry is away; --cache FOLDER keeps it"
         );
-        let temporary = tempfile::Builder::new().prefix("modelyard-").tempdir()?;
+        let temporary = temporary::Folder::new()?;
         let folder = temporary.path().join(name);
         Self::at(folder.clone(), Some(temporary)).map_err(|error| failed(&folder, error))
     }
 
-    fn at(folder: PathBuf, temporary: Option<tempfile::TempDir>) -> std::io::Result<Self> {
+    fn at(folder: PathBuf, temporary: Option<temporary::Folder>) -> std::io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
         let lock = File::create(folder.join("lock"))?;
         lock.set_modified(SystemTime::now())?;
