@@ -26,7 +26,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use model::{Assigned, Assignments, ErrorCode, Observation, Outcome, Package, Tensor};
+use model::{
+    Assigned, Assignments, ErrorCode, InstanceSettings, Observation, Outcome, Package, Tensor,
+};
 use runtime::Engines;
 use tokio::sync::watch;
 
@@ -61,6 +63,9 @@ pub type Open = Arc<dyn Fn(&str, &Assigned) -> Result<Opened, String> + Send + S
 pub struct Opened {
     /// The model.
     pub package: Package,
+    /// How it is to be run, where that is only known once it is open, in place of what the
+    /// assignment says.
+    pub settings: Option<InstanceSettings>,
     /// Recorded requests that it is to be warmed with before it gets traffic, each its inputs by
     /// name. The first [`MOST_RECORDED`] of them are run, and no more are begun after two seconds;
     /// those that do not fit the signature are left out. If every one that is run fails, so does the
@@ -70,7 +75,7 @@ pub struct Opened {
 
 impl From<Package> for Opened {
     fn from(package: Package) -> Self {
-        Self { package, recorded: Vec::new() }
+        Self { package, settings: None, recorded: Vec::new() }
     }
 }
 

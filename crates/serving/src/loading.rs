@@ -184,7 +184,7 @@ impl Loading {
         let start = Instant::now();
         let (name, assigned) = (&*place.name, &place.assigned);
         let opened = background(|| (self.open)(name, assigned)).map_err(no_thread)??;
-        let settings = choose(&assigned.settings);
+        let settings = choose(opened.settings.as_ref().unwrap_or(&assigned.settings));
         let memory = memory(&opened.package.manifest, &settings);
         let unload = |place: &Place, version| self.unload(place, version);
         match self.ledger.reserve(place, memory, may_evict, unload) {
@@ -208,7 +208,7 @@ impl Loading {
         opened: Opened,
         mut settings: InstanceSettings,
     ) -> Result<(ModelInfo, runtime::Loaded, crate::version::Past), String> {
-        let Opened { package, recorded } = opened;
+        let Opened { package, recorded, .. } = opened;
         let (before, mut past) = place.known();
         let before = before.filter(|info| info.manifest.digest == package.manifest.digest);
         if let Some(before) = &before {

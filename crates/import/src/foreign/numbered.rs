@@ -1,9 +1,10 @@
 //! Numbered folders: Triton's repositories and TensorFlow Serving's base paths.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::{Found, Version, invalid};
-use crate::repository::{self, folder_name, folders};
+use crate::repository::{self, Config, folder_name, folders};
 use crate::{Error, sniff};
 
 /// The models of a Triton repository, or the one model whose folder it is.
@@ -39,6 +40,7 @@ pub fn base_path(path: &Path) -> Result<Found, Error> {
 fn model(folder: &Path) -> Result<Found, Error> {
     let mut found = Found::default();
     let config = repository::read_config(folder, &mut found.notes).unwrap_or_default();
+    let attachments = attachments(folder, &config);
     found.notes.extend(config.warnings);
     // A folder whose name no model can have gets one from whoever imports it.
     found.name = config.name.filter(|name| !name.is_empty()).or_else(|| folder_name(folder).ok());
@@ -52,13 +54,20 @@ fn model(folder: &Path) -> Result<Found, Error> {
     }
     let name = |version: &Version| version.number.clone().unwrap_or_default();
     found.versions.sort_by(|a, b| repository::compare_versions(&name(a), &name(b)));
-    let config = folder.join("config.pbtxt");
-    if config.is_file() {
-        for version in &mut found.versions {
-            version.attachments.push(("config.pbtxt".to_owned(), config.clone()));
-        }
+    for version in &mut found.versions {
+        version.attachments.clone_from(&attachments);
     }
     Ok(found)
+}
+
+/// The configuration, and the files that it takes the names of classes from, which have been read.
+fn attachments(folder: &Path, config: &Config) -> Vec<(String, PathBuf)> {
+    let named = config.outputs.iter().filter(|output| !output.labels.is_empty());
+    let labels = named.filter_map(|output| output.label_file.clone());
+    let own = Some("config.pbtxt".to_owned()).into_iter();
+    let names: BTreeSet<String> = own.chain(labels).collect();
+    let files = names.into_iter().map(|name| (name.clone(), folder.join(name)));
+    files.filter(|(_, path)| path.is_file()).collect()
 }
 
 /// Why a version has no model that can be read, and what would help.

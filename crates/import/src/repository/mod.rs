@@ -102,8 +102,9 @@ fn model_folder(folder: &Path) -> Result<Option<Found>, Error> {
     Ok(Some(Found { name, versions, config, warnings }))
 }
 
-/// The `config.pbtxt` of a folder, if there is one that can be read.
-pub(crate) fn read_config(folder: &Path, warnings: &mut Vec<String>) -> Option<Config> {
+/// The `config.pbtxt` of a folder, if there is one that can be read; what is wrong with one that
+/// cannot is added to the warnings.
+pub fn read_config(folder: &Path, warnings: &mut Vec<String>) -> Option<Config> {
     let path = folder.join("config.pbtxt");
     let length = std::fs::metadata(&path).ok()?.len();
     let read = || {

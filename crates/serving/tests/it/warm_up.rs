@@ -31,7 +31,7 @@ async fn serve(recorded: Vec<Vec<(String, Tensor)>>) -> (Serving, Arc<Mutex<Vec<
     let (_wanted, assignments) = watch::channel(Assignments { models });
     let serving = Serving::start(Options {
         engines: Arc::new(Engines::new(vec![Box::new(engine)])),
-        open: Arc::new(move |_, _| Ok(Opened { package: package(), recorded: recorded.clone() })),
+        open: Arc::new(move |_, _| Ok(Opened { recorded: recorded.clone(), ..package().into() })),
         assignments,
         observations: None,
         slo: None,

@@ -126,9 +126,9 @@ impl Cache {
         self.folder.join(registry).join(model).join(number.to_string())
     }
 
-    /// Where a file of a version is, if it has it and is here.
-    pub fn file(&self, registry: &str, model: &str, number: u64, name: &str) -> PathBuf {
-        self.version(registry, model, number).join("files").join(name)
+    /// Where the files of a version are, if it is here.
+    pub fn files(&self, registry: &str, model: &str, number: u64) -> PathBuf {
+        self.version(registry, model, number).join("files")
     }
 
     /// Whether a version seems to be here; its files are not looked at.

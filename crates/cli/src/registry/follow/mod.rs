@@ -3,12 +3,12 @@
 mod cache;
 mod retries;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::registry::{Clock, Location, Registry};
-use model::{Assigned, Assignments, ErrorCode, InstanceSettings};
+use model::{Assigned, Assignments, ErrorCode, InstanceSettings, Package};
 use serving::Opened;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -164,10 +164,32 @@ impl Followed {
                 fetched?
             }
         };
-        let package = import::open(&cached).map_err(|error| error.to_string())?;
-        let requests = self.shared.cache.file(&identity, model, number, recorded::NAME);
-        Ok(recorded::with(package, &requests, model))
+        let mut package = import::open(&cached).map_err(|error| error.to_string())?;
+        let folder = self.shared.cache.files(&identity, model, number);
+        let settings = configure(&mut package, &folder, (model, assigned));
+        let opened = recorded::with(package, &folder.join(recorded::NAME), model);
+        Ok(Opened { settings, ..opened })
     }
+}
+
+/// Does what the `config.pbtxt` of a version says, if it has one: names its classes, and returns how
+/// it is to be run. What it says of names and versions is the registry's to decide.
+fn configure(
+    package: &mut Package,
+    folder: &Path,
+    (model, assigned): (&str, &Assigned),
+) -> Option<InstanceSettings> {
+    let mut warnings = Vec::new();
+    let config = import::repository::read_config(folder, &mut warnings);
+    if let Some(config) = &config {
+        warnings.extend(config.warnings.iter().cloned());
+        warnings.extend(config.disagreements(&package.manifest.signature));
+        config.name_classes(package);
+    }
+    for warning in warnings {
+        tracing::warn!(model, version = assigned.version, "{warning}");
+    }
+    config.map(|config| merge(config.settings(), &assigned.settings))
 }
 
 /// Where the registry is, as it was said.
