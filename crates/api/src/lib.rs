@@ -4,6 +4,7 @@
 //! stop. A handler decodes, calls [`serving`] or [`registry`] and encodes; nothing here knows how a
 //! model is run, found or stored.
 
+mod access;
 mod binary;
 mod caller;
 mod error;
@@ -23,15 +24,14 @@ mod uploads;
 pub mod proto;
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::registry::{Draft, Registry};
 use model::{ErrorCode, Tensor};
 use serving::Serving;
 
+pub use access::{Access, Contents, Entry, Examine, LayOut, Recorded, Refused, Replay, Uploaded};
 pub use error::{TABLE, grpc_code, http_status};
 pub use server::serve;
 pub use uploads::Uploads;
@@ -50,24 +50,6 @@ pub struct Api {
     /// Names and limits.
     pub options: ApiOptions,
 }
-
-/// A registry, and what callers may do with it.
-#[derive(Clone)]
-pub struct Access {
-    /// Empty for as long as it has not answered.
-    pub registry: Arc<OnceLock<Arc<Registry>>>,
-    /// Opens what callers upload.
-    pub examine: Examine,
-    /// Where what they upload lies until it is published.
-    pub uploads: Uploads,
-    /// Whether callers may change it and fetch files from it.
-    pub open_to_callers: bool,
-}
-
-/// Opens a model file, or a folder with one, as untrusted bytes: what is found in it is the draft of
-/// a version of the model with this name. Blocks.
-pub type Examine =
-    Arc<dyn Fn(&str, &Path) -> Result<Draft, (ErrorCode, String)> + Send + Sync + 'static>;
 
 /// Names and limits of a server. Every limit bounds what one client can hold.
 #[derive(Clone, Debug)]

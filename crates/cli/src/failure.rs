@@ -62,6 +62,16 @@ impl Failure {
         self
     }
 
+    /// What a caller over the wire is told of it.
+    pub fn refusal(self) -> (ErrorCode, String) {
+        let code = match self.kind {
+            Kind::Failed | Kind::Found => ErrorCode::Internal,
+            Kind::Usage => ErrorCode::InvalidArgument,
+            Kind::Refused => ErrorCode::FailedPrecondition,
+        };
+        (code, self.message)
+    }
+
     /// Prints `error: …` and `help: …` on standard error.
     pub fn report(&self) {
         print_line("error", &self.message);

@@ -4,13 +4,14 @@
 use std::io::Read;
 use std::path::Path;
 
+use ::registry::{Draft, Source};
 use model::{Package, Signature, Tensor};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use serving::{MOST_RECORDED, Opened};
 
-use crate::Failure;
+use crate::{Failure, registry};
 
 /// The name of the file that is kept with a version, or lies beside a model's own.
 pub const NAME: &str = "warmup.jsonl";
@@ -56,7 +57,7 @@ fn requests(
 
 /// Refuses a file that a model cannot be warmed with: one that is empty or too large, or has a
 /// request that does not fit the signature.
-pub fn check(bytes: &[u8], signature: &Signature) -> Result<(), String> {
+fn check(bytes: &[u8], signature: &Signature) -> Result<(), String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
     if text.len() as u64 > LARGEST {
         return Err(format!("has {} bytes, of which {LARGEST} are the limit", text.len()));
@@ -77,12 +78,12 @@ pub fn check(bytes: &[u8], signature: &Signature) -> Result<(), String> {
     }
 }
 
-/// Reads a file for a version that is to be published, if it fits.
-pub fn read(path: &Path, signature: &Signature) -> Result<Vec<u8>, Failure> {
-    let failed = |what: String| Failure::usage(format!("--warm-up {}: {what}", path.display()));
+/// Adds the recorded requests of a file to a version that is to be published, if they fit it.
+pub fn attach(draft: &mut Draft, path: &Path) -> Result<(), Failure> {
+    let failed = |what: String| Failure::usage(format!("{}: {what}", path.display()));
     let bytes = read_bounded(path).map_err(|error| failed(error.to_string()))?;
-    check(&bytes, signature).map_err(failed)?;
-    Ok(bytes)
+    check(&bytes, &draft.manifest.signature).map_err(failed)?;
+    registry::attach(draft, NAME, Source::Bytes(bytes.into()))
 }
 
 /// A package with the recorded requests of a file, if there is one. What of it cannot be read is

@@ -11,13 +11,13 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::Failure;
 use crate::config::{Config, Models, Raw};
 use crate::engines::Search;
 use crate::library::Library;
 use crate::refusing::Refusing;
 use crate::registry::{self, Followed};
 use crate::watching::Watching;
+use crate::{Failure, temporary};
 
 /// Why callers cannot load or unload what a registry assigns.
 const FOLLOWS: &str = "what is loaded follows the registry; move an alias there: modelyard alias";
@@ -57,6 +57,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
     let listener = listen(config.listen).await?;
+    // Nobody waits for it, and it reads and removes files.
+    tokio::task::spawn_blocking(temporary::remove_leftovers);
     let second = match config.grpc_listen {
         Some(address) => Some(listen(address).await?),
         None => None,
@@ -65,8 +67,9 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let engines = Arc::new(search.discover());
     let options = |open: serving::Open, assignments, observations| Options {
-        engines: Arc::new(search.discover()),
+        engines: engines.clone(),
         open,
         assignments,
         observations,
@@ -107,7 +110,8 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
     let registry = match &presence {
         Some(presence) => {
             let registry = presence.registry.clone();
-            Some(registry::access(registry, config.model_control, config.upload_bytes)?)
+            let limits = (config.model_control, config.upload_bytes);
+            Some(registry::access(registry, engines.clone(), limits)?)
         }
         None => None,
     };

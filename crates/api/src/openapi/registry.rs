@@ -30,7 +30,9 @@ const AFTER: (&str, &str, &str) = ("after", "string", "The `next` of the page be
 const EXPECT: (&str, &str, &str) = ("expect", "integer", "The version that it must name now");
 const REASON: (&str, &str, &str) = ("reason", "string", "Why, for the history");
 
-const OPERATIONS: [Operation; 31] = [
+const FORMAT: (&str, &str, &str) = ("format", "string", "mlflow, triton or numbered");
+
+const OPERATIONS: [Operation; 32] = [
     operation!("get" "/models" "listModels" "The models, by name" [LIMIT, AFTER] None, "Models"),
     operation!("get" "/models/{model}" "getModel" "A model, its aliases and its traffic" [] None, "Model"),
     operation!("get" "/models/{model}/versions" "listVersions" "A model's versions, newest first" [LIMIT, AFTER] None, "Versions"),
@@ -51,11 +53,12 @@ const OPERATIONS: [Operation; 31] = [
     operation!("post" "/collect" "collectGarbage" "Remove what was deleted long enough ago" [] Some("Collect"), "Collected"),
     operation!("get" "/uploads/{upload}" "listUpload" "The files of an upload that have arrived" [] None, "Upload"),
     operation!("get" "/models/{model}/versions/{version}/files/{file}" "getFile" "The bytes of a file, whose digest is checked" [] None, ""),
+    operation!("get" "/models/{model}/versions/{version}/export" "exportVersion" "A version as another tool keeps it, as a tar" [FORMAT] None, "tar"),
     operation!("get" "/models/{model}/rollout" "getRollout" "The rollout that is under way" [] None, "Object"),
     operation!("post" "/models/{model}/rollout" "startRollout" "Let candidates take the champion's place by evidence" [] Some("StartRollout"), "Object"),
-    operation!("post" "/models/{model}/rollout/pause" "pauseRollout" "Let a rollout stay at its step" [] Some("Reason"), "Record"),
-    operation!("post" "/models/{model}/rollout/resume" "resumeRollout" "Let a paused rollout go on" [] Some("Reason"), "Record"),
-    operation!("post" "/models/{model}/rollout/stop" "stopRollout" "Give the champion all the traffic again" [] Some("Reason"), "Record"),
+    operation!("post" "/models/{model}/rollout/pause" "pauseRollout" "Let a rollout stay at its step" [] Some("Why"), "Record"),
+    operation!("post" "/models/{model}/rollout/resume" "resumeRollout" "Let a paused rollout go on" [] Some("Why"), "Record"),
+    operation!("post" "/models/{model}/rollout/stop" "stopRollout" "Give the champion all the traffic again" [] Some("Why"), "Record"),
     operation!("post" "/models/{model}/rollback" "rollBack" "Go back to the champion before this one" [] Some("RollBack"), "Record"),
     operation!("put" "/models/{model}/notes/{key}" "noteModel" "Write a note about a model" [] Some("Note"), "Record"),
     operation!("put" "/models/{model}/versions/{version}/notes/{key}" "noteVersion" "Write a note about a version" [] Some("Note"), "Record"),
@@ -63,6 +66,9 @@ const OPERATIONS: [Operation; 31] = [
     operation!("get" "/servers" "listServers" "The servers that follow the registry, and what they hold" [] None, "Object"),
     operation!("delete" "/uploads/{upload}" "removeUpload" "Forget an upload" [] None, "UploadName"),
 ];
+
+/// Where feedback is given.
+const FEEDBACK: &str = "/v2/models/{model}/feedback";
 
 /// Adds the registry to a description.
 pub(crate) fn describe(document: &mut Value) {
@@ -80,6 +86,7 @@ pub(crate) fn describe(document: &mut Value) {
     paths["/v2/registry/models/{model}/versions"]["post"] = publish();
     let file = "/uploads/{upload}/{file}";
     paths[format!("/v2/registry{file}")] = json!({ "parameters": names(file), "put": upload() });
+    paths[FEEDBACK] = json!({ "parameters": names(FEEDBACK), "post": feedback() });
     for (name, schema) in all_schemas() {
         document["components"]["schemas"][format!("Registry{name}")] = schema;
     }
@@ -112,7 +119,7 @@ fn described(operation: &Operation) -> Value {
         .query
         .iter()
         .map(|(name, kind, description)| {
-            let required = matches!(*name, "time" | "from" | "to");
+            let required = matches!(*name, "time" | "from" | "to" | "format");
             json!({ "name": name, "in": "query", "required": required, "description": description,
                 "schema": { "type": kind } })
         })
@@ -122,6 +129,7 @@ fn described(operation: &Operation) -> Value {
     }
     let content = match operation.answer {
         "" => json!({ "application/octet-stream": {} }),
+        "tar" => json!({ "application/x-tar": {} }),
         answer => media(reference(answer)),
     };
     let mut described = json!({
@@ -181,6 +189,24 @@ fn publish() -> Value {
     })
 }
 
+fn feedback() -> Value {
+    let mut responses = responses("202", media(reference("Accepted")), false);
+    let code = ErrorCode::ResourceExhausted;
+    responses[crate::http_status(code).to_string()] =
+        json!({ "$ref": format!("#/components/responses/{code}") });
+    json!({
+        "operationId": "giveFeedback", "tags": ["registry"],
+        "summary": "Say what became known of answers, for the rollout that is under way",
+        "requestBody": { "required": true, "content": media(json!({ "oneOf": [
+            reference("Feedback"),
+            object(&["feedback"], json!({ "feedback": {
+                "type": "array", "minItems": 1, "maxItems": 1000, "items": reference("Feedback"),
+            } })),
+        ] })) },
+        "responses": responses,
+    })
+}
+
 fn upload() -> Value {
     json!({
         "operationId": "uploadFile", "tags": ["registry"],
@@ -189,6 +215,22 @@ fn upload() -> Value {
         "requestBody": { "required": true, "content": { "application/octet-stream": {} } },
         "responses": responses("201", media(reference("Received")), true),
     })
+}
+
+/// What is said of one answer.
+fn given() -> Value {
+    let text = |description: &str| json!({ "type": "string", "minLength": 1, "maxLength": 1024, "description": description });
+    object(
+        &["id"],
+        json!({
+            "id": text("The id of the request"),
+            "feedback_id": text("Makes saying it twice saying it once"),
+            "model_version": text("The version that answered"),
+            "label": { "description": "What the answer should have been" },
+            "right": { "type": "boolean", "description": "Whether the answer was right" },
+            "metrics": { "type": "object", "additionalProperties": { "type": "number" } },
+        }),
+    )
 }
 
 fn object(required: &[&str], properties: Value) -> Value {
@@ -238,6 +280,10 @@ fn all_schemas() -> Vec<(&'static str, Value)> {
     });
     let publish = json!({
         "upload": text(), "main": text(), "card": text(), "alias": text(),
+        "data_profile": { "type": "string", "description": "The file of the upload that has the \
+            training data (.csv, .tsv, .parquet), or its profile (.json)" },
+        "warm_up": { "type": "string", "description": "The file of the upload that has recorded \
+            requests; warmup.jsonl if there is one" },
         "lineage": reference("Lineage"), "metadata": texts(), "reason": text(), "evidence": {},
     });
     let set_alias = json!({
@@ -317,7 +363,8 @@ fn all_schemas() -> Vec<(&'static str, Value)> {
             ),
         ),
         ("Object", json!({ "type": "object" })),
-        ("Reason", object(&[], json!({ "reason": text() }))),
+        ("Accepted", object(&["accepted"], json!({ "accepted": number() }))),
+        ("Feedback", given()),
         ("RollBack", object(&[], json!({ "expect": number(), "reason": text(), "evidence": {} }))),
         (
             "StartRollout",
@@ -325,6 +372,8 @@ fn all_schemas() -> Vec<(&'static str, Value)> {
                 &["to"],
                 json!({
             "to": { "type": "array", "items": number() }, "plan": { "type": "object" },
+            "upload": { "type": "string", "description": "The upload that has the file which the \
+                plan replays; if it is left out, the first candidate has it" },
             "reason": text() }),
             ),
         ),

@@ -6,6 +6,7 @@ mod connections;
 mod memory;
 mod metrics;
 mod oip;
+mod operations;
 mod registry;
 mod rollout;
 mod support;

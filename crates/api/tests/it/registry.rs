@@ -1,10 +1,9 @@
 //! The registry over REST, on a real one in a folder.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use api::{Access, ApiOptions, Uploads};
+use api::{Access, ApiOptions, Contents, Entry, Recorded, Refused, Uploaded, Uploads};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use model::{ErrorCode, Format, Manifest, Signature};
@@ -71,8 +70,9 @@ impl Shop {
 }
 
 /// Opens whatever does not say that it is broken; a folder has the model `model.onnx` in it.
-fn examine(model: &str, path: &Path) -> Result<Draft, (ErrorCode, String)> {
-    let path = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
+fn examine(uploaded: &Uploaded) -> Result<Draft, (ErrorCode, String)> {
+    let (model, path) = (&uploaded.model, &uploaded.path);
+    let path = if path.is_dir() { path.join("model.onnx") } else { path.clone() };
     let refused = |why: String| (ErrorCode::InvalidArgument, format!("{}: {why}", path.display()));
     let bytes = std::fs::read(&path).map_err(|error| refused(error.to_string()))?;
     if bytes.starts_with(b"broken") {
@@ -83,10 +83,39 @@ fn examine(model: &str, path: &Path) -> Result<Draft, (ErrorCode, String)> {
     Ok(Draft::new(model, manifest, name, Source::Path(path)))
 }
 
+/// Each line is a request; a candidate answers all but those that say "wrong" as recorded.
+async fn replay(recorded: Recorded) -> Result<rollout::Replayed, Refused> {
+    let file = &recorded.wanted.file;
+    let text = std::fs::read_to_string(file).unwrap();
+    if text.contains("broken") {
+        return Err((ErrorCode::InvalidArgument, format!("replay: {file}: line 1: broken")));
+    }
+    let requests = text.lines().count() as u64;
+    let wrong = text.lines().filter(|line| line.contains("wrong")).count() as u64;
+    Ok(rollout::Replayed { requests, agreed: requests - wrong, failed: 0 })
+}
+
+fn lay_out(version: &registry::Version, format: &str) -> Result<Vec<Entry>, Refused> {
+    if format != "flat" {
+        return Err((ErrorCode::InvalidArgument, format!("format {format:?}: expected flat")));
+    }
+    let files = version.files.iter().cloned();
+    let mut entries: Vec<Entry> = files
+        .map(|file| Entry {
+            path: format!("{}/{}", "d".repeat(120), file.name),
+            contents: Contents::File(file),
+        })
+        .collect();
+    entries.push(Entry { path: "about.txt".into(), contents: Contents::Text("hello".into()) });
+    Ok(entries)
+}
+
 fn access(registry: OnceLock<Arc<Registry>>, open_to_callers: bool, limit: u64) -> Access {
     Access {
         registry: Arc::new(registry),
         examine: Arc::new(examine),
+        replay: Arc::new(|recorded| Box::pin(replay(recorded))),
+        lay_out: Arc::new(lay_out),
         uploads: Uploads::new(tempfile::tempdir().unwrap(), limit),
         open_to_callers,
     }
@@ -369,6 +398,7 @@ async fn a_server_that_others_can_reach_shows_but_does_not_change() {
         ("POST", "/collect"),
         ("GET", "/check"),
         ("GET", "/models/fraud/versions/1/files/model.onnx"),
+        ("GET", "/models/fraud/versions/1/export?format=flat"),
     ] {
         let answer = shop.send(method, path, json!({})).await;
         assert_eq!(answer.status, 403, "{method} {path}");
@@ -595,4 +625,67 @@ async fn what_is_not_whole_or_no_model_becomes_no_version() {
     // What was held for all that is free again.
     let most = vec![1; (1 << 20) - 100];
     assert_eq!(shop.put("POST", versions, &[], &most).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_exported_as_a_tar() {
+    let shop = Shop::start().await;
+    let bytes: Vec<u8> = (0..300_001u32).map(|n| (n % 251) as u8).collect();
+    shop.publish_bytes("fraud", bytes.clone().into()).await;
+    shop.publish_bytes("fraud", vec![7; 1024].into()).await;
+    for (version, expected) in [(1, bytes), (2, vec![7; 1024])] {
+        let path = format!("/v2/registry/models/fraud/versions/{version}/export?format=flat");
+        let answer = shop.server.get(&path).await;
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("application/x-tar"))
+        );
+        let length: usize = answer.header("content-length").unwrap().parse().unwrap();
+        assert_eq!(length, answer.body.len());
+        let mut archive = tar::Archive::new(&answer.body[..]);
+        let mut found = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+            found.push((entry.path().unwrap().to_str().unwrap().to_owned(), bytes));
+        }
+        let long = format!("{}/model.onnx", "d".repeat(120));
+        assert_eq!(found, [(long, expected), ("about.txt".to_owned(), b"hello".to_vec())]);
+    }
+    for (query, status, part) in [
+        ("1/export?format=zip", 400, "expected flat"),
+        ("1/export", 400, "format"),
+        ("9/export?format=flat", 404, "no version 9"),
+    ] {
+        let answer = shop.server.get(&format!("/v2/registry/models/fraud/versions/{query}")).await;
+        assert_eq!(answer.status, status, "{query}");
+        assert!(answer.text().contains(part), "{}", answer.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_exported_to_nobody() {
+    let shop = Shop::start().await;
+    shop.publish_bytes("fraud", vec![7; 100_000].into()).await;
+    let folder = shop.folder.path().join("registry/blobs");
+    let mut blobs = Vec::new();
+    files_below(&folder, &mut blobs);
+    let [blob] = &blobs[..] else { panic!("{blobs:?}") };
+    let mut bytes = std::fs::read(blob).unwrap();
+    bytes[50_000] = 8;
+    std::fs::write(blob, bytes).unwrap();
+    let path = "/v2/registry/models/fraud/versions/1/export?format=flat";
+    let damaged = shop.server.get(path).await;
+    let length: usize = damaged.header("content-length").unwrap().parse().unwrap();
+    assert!(damaged.body.len() < length, "nobody gets to the end of damaged bytes");
+}
+
+fn files_below(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => files_below(&entry.path(), found),
+            false => found.push(entry.path()),
+        }
+    }
 }

@@ -20,6 +20,10 @@ async fn a_rollout_is_started_watched_and_ended_by_request() {
         (json!({ "to": [2], "plan": { "alpha": 0.9 } }), "alpha"),
         (json!({ "to": [2], "plan": { "alhpa": 0.01 } }), "alhpa"),
         (json!({ "to": [2], "plan": { "replay": { "file": "x" } } }), "modelyard rollout start"),
+        (
+            json!({ "to": [2], "plan": { "replay": { "file": "../x" } }, "upload": "u" }),
+            "starts with a dot",
+        ),
     ] {
         let refused = shop.send("POST", rollout, body.clone()).await;
         assert_eq!(refused.status, 400, "{body}: {}", refused.text());
@@ -105,4 +109,49 @@ async fn feedback_is_kept_or_refused_with_the_reason() {
         br#"{"id": "r", "right": true}"#,
     );
     assert_eq!(unknown.await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_requests_are_replayed_from_an_upload_or_the_candidate_itself() {
+    let shop = Shop::start().await;
+    shop.publish("m", 1).await;
+    shop.send("PUT", "/models/m/aliases/champion", json!({ "version": 1 })).await;
+    let put = async |path: &str, body: &[u8]| {
+        let path = format!("/v2/registry/uploads/{path}");
+        let answer = shop.server.send("PUT", &path, &[], body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    };
+    put("v2/model.onnx", b"another").await;
+    put("v2/recorded.jsonl", b"one\nwrong\n").await;
+    let published = shop.send("POST", "/models/m/versions", json!({ "upload": "v2" })).await;
+    assert_eq!(published.status, 201, "{}", published.text());
+    let rollout = "/models/m/rollout";
+    let start = |file: &str, agreement: f64| {
+        let replay = json!({ "file": file, "agreement": agreement });
+        json!({ "to": [2], "plan": { "replay": replay } })
+    };
+    // What the candidate was published with is not good enough, and the history says so.
+    let failed = shop.send("POST", rollout, start("recorded.jsonl", 1.0)).await;
+    assert_eq!(failed.status, 409, "{}", failed.text());
+    let history = shop.get("/models/m/history").await;
+    assert!(history.to_string().contains("\"agreed\":1"), "{history}");
+
+    put("asked/today.jsonl", b"one\ntwo\n").await;
+    put("asked/bad.jsonl", b"broken").await;
+    let mut bad = start("bad.jsonl", 1.0);
+    bad["upload"] = "asked".into();
+    let refused = shop.send("POST", rollout, bad).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("replay: bad.jsonl: line 1"), "{}", refused.text());
+    for upload in ["asked", "nobody"] {
+        let mut absent = start("absent.jsonl", 1.0);
+        absent["upload"] = upload.into();
+        let answer = shop.send("POST", rollout, absent).await;
+        assert!([400, 404].contains(&answer.status), "{}", answer.text());
+    }
+    let mut good = start("today.jsonl", 1.0);
+    good["upload"] = "asked".into();
+    let started = shop.send("POST", rollout, good).await;
+    assert_eq!(started.status, 200, "{}", started.text());
+    assert_eq!(started.json()["evidence"]["replay"]["agreed"], 2, "{}", started.text());
 }

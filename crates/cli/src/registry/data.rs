@@ -1,9 +1,10 @@
 //! `push --data-profile`: what the training data looks like, read in bounded memory.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use ::registry::{FileKind, Registry, Version};
+use ::registry::{Draft, FileKind, Registry, Source, Version};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Float64Type};
@@ -11,7 +12,7 @@ use model::Signature;
 use monitor::profile::{Builder, Column, Input, Kind, Matched, Origin, Profile, Value};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{OrFailure, digest_of};
+use super::{OrFailure, digest_of, push};
 use crate::Failure;
 
 /// The name of the attachment.
@@ -40,8 +41,19 @@ pub fn is_missing(cell: &[u8]) -> bool {
     }
 }
 
+/// Adds the profile of a file to a version: of a CSV or Parquet file, which is then what the version
+/// was trained on, or one in JSON that was made before.
+pub fn attach(draft: &mut Draft, path: &Path) -> Result<(), Failure> {
+    let profile = profile(path, &draft.manifest.signature)?;
+    report(&profile);
+    let origin = profile.data.as_ref().map(|origin| origin.digest.clone());
+    draft.lineage.data = draft.lineage.data.take().or(origin);
+    let bytes = serde_json::to_vec(&profile)?;
+    push::attach(draft, NAME, Source::Bytes(bytes.into()))
+}
+
 /// Profiles a CSV or Parquet file, and says how its columns fit a model.
-pub fn profile(path: &Path, signature: &Signature) -> Result<Profile, Failure> {
+fn profile(path: &Path, signature: &Signature) -> Result<Profile, Failure> {
     let of_file = |failure: Failure| failure.at(path.display());
     let file = File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
     let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
@@ -49,9 +61,14 @@ pub fn profile(path: &Path, signature: &Signature) -> Result<Profile, Failure> {
         "parquet" | "pq" => of_parquet(file).map_err(of_file)?,
         "csv" => of_csv(file, b',').map_err(of_file)?,
         "tsv" => of_csv(file, b'\t').map_err(of_file)?,
+        "json" => {
+            let mut profile = of_json(file).map_err(of_file)?;
+            profile.matched = Some(matched(&profile.columns, signature));
+            return Ok(profile);
+        }
         _ => {
             return Err(Failure::usage(format!(
-                "--data-profile {}: expected a file .parquet, .csv or .tsv",
+                "{}: expected a file .parquet, .csv or .tsv, or a profile .json",
                 path.display()
             )));
         }
@@ -60,6 +77,15 @@ pub fn profile(path: &Path, signature: &Signature) -> Result<Profile, Failure> {
     profile.data = Some(Origin { name, digest: digest_of(path)? });
     profile.matched = Some(matched(&profile.columns, signature));
     Ok(profile)
+}
+
+fn of_json(file: File) -> Result<Profile, Failure> {
+    let mut text = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(Failure::usage(format!("has more than {LARGEST} bytes")));
+    }
+    Profile::read(&text).map_err(|error| Failure::usage(format!("is not a profile: {error}")))
 }
 
 fn of_csv(file: File, delimiter: u8) -> Result<Profile, Failure> {
@@ -160,7 +186,7 @@ fn matched(columns: &[Column], signature: &Signature) -> Matched {
 }
 
 /// Says where the data and the model do not fit, to whoever pushes.
-pub fn report(profile: &Profile) {
+fn report(profile: &Profile) {
     let Some(matched) = &profile.matched else { return };
     if !matched.missing.is_empty() {
         tracing::warn!(

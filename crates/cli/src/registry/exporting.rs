@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ::registry::{Reference, Registry, Selector, Stage, Version};
 
+use api::Contents;
+
 use super::formats::{self, Layout};
 use super::place::Place;
 use super::{OrFailure, print_json, reference};
@@ -83,13 +85,9 @@ impl Export {
         registry: &Registry,
         version: &Version,
     ) -> Result<PathBuf, Failure> {
-        let of_model = match self.layout {
-            Layout::Mlflow => None,
-            Layout::Triton | Layout::Numbered => Some(self.to.join(&version.model)),
-        };
-        let target = match &of_model {
+        let target = match self.layout.folder(version) {
             None => self.to.clone(),
-            Some(folder) => folder.join(version.number.to_string()),
+            Some(folder) => self.to.join(folder),
         };
         if target.exists() {
             return Err(Failure::new(format!("{} is there already", target.display()))
@@ -99,26 +97,23 @@ impl Export {
         let parent = parent.unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(|e| failed(parent, &e))?;
         let unfinished = tempfile::Builder::new().prefix(".modelyard-").tempdir_in(parent)?;
-        for file in &version.files {
-            // Every tool looks for the model under this name; external data keeps its own.
-            let name = if file.name == version.main { "model.onnx" } else { &file.name };
-            if let Some(name) = formats::place(self.layout, name, file.kind) {
-                let path = unfinished.path().join(name);
-                registry.copy(version, file, &path).await.or_failure()?;
-            }
-        }
         if version.files.is_empty() {
             let (model, number) = (&version.model, version.number);
             return Err(Failure::new(format!("{model}:{number} was deleted, its files are gone")));
         }
-        for (name, text) in formats::texts(self.layout, version)? {
-            let path = unfinished.path().join(name);
-            std::fs::write(&path, text).map_err(|e| failed(&path, &e))?;
+        for entry in formats::entries(self.layout, version)? {
+            let path = unfinished.path().join(entry.path);
+            match entry.contents {
+                Contents::File(file) => registry.copy(version, &file, &path).await.or_failure()?,
+                Contents::Text(text) => {
+                    std::fs::write(&path, text).map_err(|e| failed(&path, &e))?;
+                }
+            }
         }
         std::fs::rename(unfinished.keep(), &target).map_err(|e| failed(&target, &e))?;
         readable(&target)?;
-        if let (Layout::Triton, Some(folder)) = (self.layout, &of_model) {
-            let path = folder.join("config.pbtxt");
+        if self.layout == Layout::Triton {
+            let path = parent.join(formats::CONFIG);
             if !path.exists() {
                 let text = formats::triton_config(version)?;
                 std::fs::write(&path, text).map_err(|e| failed(&path, &e))?;

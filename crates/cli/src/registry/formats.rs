@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use ::registry::{FileKind, Version};
+use api::{Contents, Entry};
 use model::{DataType, TensorSpec};
 use serde_json::{Value, json};
 
@@ -20,8 +21,53 @@ pub enum Layout {
     Numbered,
 }
 
+impl Layout {
+    /// The folder of a version below the one that an export is written to, for a model's versions
+    /// side by side; `None` if a folder holds one version.
+    pub fn folder(self, version: &Version) -> Option<String> {
+        match self {
+            Self::Mlflow => None,
+            Self::Triton | Self::Numbered => Some(format!("{}/{}", version.model, version.number)),
+        }
+    }
+}
+
+/// The files of a version's folder.
+pub fn entries(layout: Layout, version: &Version) -> Result<Vec<Entry>, Failure> {
+    let mut entries = Vec::new();
+    for file in &version.files {
+        // Every tool looks for the model under this name; external data keeps its own.
+        let name = if file.name == version.main { "model.onnx" } else { &file.name };
+        if let Some(path) = place(layout, name, file.kind) {
+            entries.push(Entry { path, contents: Contents::File(file.clone()) });
+        }
+    }
+    for (name, text) in texts(layout, version)? {
+        entries.push(Entry { path: name.to_owned(), contents: Contents::Text(text) });
+    }
+    Ok(entries)
+}
+
+/// All files of an export of one version, in a folder with the model's name.
+pub fn archive(layout: Layout, version: &Version) -> Result<Vec<Entry>, Failure> {
+    let folder = layout.folder(version).unwrap_or_else(|| version.model.clone());
+    let mut entries = entries(layout, version)?;
+    for entry in &mut entries {
+        entry.path = format!("{folder}/{}", entry.path);
+    }
+    if layout == Layout::Triton {
+        let path = format!("{}/{CONFIG}", version.model);
+        let contents = Contents::Text(triton_config(version)?);
+        entries.push(Entry { path, contents });
+    }
+    Ok(entries)
+}
+
+/// The name of Triton's configuration.
+pub const CONFIG: &str = "config.pbtxt";
+
 /// Where a file of a version goes in its folder; `None` if the tool would not know what it is.
-pub fn place(layout: Layout, name: &str, kind: FileKind) -> Option<String> {
+fn place(layout: Layout, name: &str, kind: FileKind) -> Option<String> {
     match (layout, kind) {
         (_, FileKind::Model) => Some(name.to_owned()),
         // MLflow keeps what it does not know; the others take every file for part of the model.
@@ -34,7 +80,7 @@ pub fn place(layout: Layout, name: &str, kind: FileKind) -> Option<String> {
 }
 
 /// The further files of a version's folder, by name.
-pub fn texts(layout: Layout, version: &Version) -> Result<Vec<(&'static str, String)>, Failure> {
+fn texts(layout: Layout, version: &Version) -> Result<Vec<(&'static str, String)>, Failure> {
     if layout != Layout::Mlflow {
         return Ok(Vec::new());
     }

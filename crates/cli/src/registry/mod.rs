@@ -34,7 +34,7 @@ pub use list::{
 };
 pub use place::{Author, Place};
 pub use pull::{Pull, pull};
-pub use push::{Push, push};
+pub use push::{Push, attach, push};
 
 use std::io::Read;
 use std::path::Path;

@@ -47,7 +47,8 @@ pub struct Push {
     /// The data that it was trained on: its digest is kept
     #[arg(long, value_name = "FILE", help_heading = "Lineage")]
     data: Option<PathBuf>,
-    /// The same data as .parquet, .csv or .tsv: what its columns look like is kept, for drift
+    /// The same data as .parquet, .csv or .tsv: what its columns look like is kept, for drift; or a
+    /// profile .json
     #[arg(long, value_name = "FILE", help_heading = "Lineage")]
     data_profile: Option<PathBuf>,
     /// The commit of the code that made it
@@ -81,22 +82,17 @@ impl Push {
         if let Some(card) = &self.card {
             attach(&mut draft, "card.md", Source::Path(card.clone()))?;
         }
-        let mut profiled = None;
         if let Some(path) = &self.data_profile {
-            let profile = data::profile(path, &draft.manifest.signature)?;
-            data::report(&profile);
-            profiled = profile.data.as_ref().map(|origin| origin.digest.clone());
-            attach(&mut draft, data::NAME, Source::Bytes(serde_json::to_vec(&profile)?.into()))?;
+            data::attach(&mut draft, path).map_err(|e| e.at("--data-profile"))?;
         }
         if let Some(path) = &self.warm_up {
-            let requests = recorded::read(path, &draft.manifest.signature)?;
-            attach(&mut draft, recorded::NAME, Source::Bytes(requests.into()))?;
+            recorded::attach(&mut draft, path).map_err(|e| e.at("--warm-up"))?;
         }
         draft.metadata = pairs(&self.meta)?;
         draft.alias.clone_from(&self.alias);
         draft.lineage = Lineage {
             parent: self.parent,
-            data: self.data.as_deref().map(digest_of).transpose()?.or(profiled),
+            data: self.data.as_deref().map(digest_of).transpose()?.or(draft.lineage.data.take()),
             commit: self.commit.clone(),
         };
         Ok(draft)
@@ -104,7 +100,7 @@ impl Push {
 }
 
 /// Adds a file that goes with the model.
-fn attach(draft: &mut Draft, name: &str, source: Source) -> Result<(), Failure> {
+pub fn attach(draft: &mut Draft, name: &str, source: Source) -> Result<(), Failure> {
     match draft.files.insert(name.to_owned(), (FileKind::Attachment, source)) {
         None => Ok(()),
         Some(_) => Err(Failure::usage(format!("the model has a file {name} of its own"))),

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::registry::{Event, Outcome, Record, Registry, Rollout};
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use super::replay;
 use crate::Failure;
+use crate::engines::Search;
 use crate::registry::{Author, OrFailure, Place, print_json, shown, told};
 use crate::table::Table;
 use crate::units;
@@ -68,7 +70,10 @@ pub fn start(args: StartArgs) -> Result<(), Failure> {
 async fn begin(registry: &Registry, args: &StartArgs, plan: &Plan) -> Result<Record, Failure> {
     let (model, to) = (&args.model, &args.to);
     let replayed = match &plan.replay {
-        Some(wanted) => Some(replay::run(registry, model, to, wanted).await?),
+        Some(wanted) => {
+            let engines = Arc::new(Search::default().discover());
+            Some(replay::run(registry, &engines, (model, to), wanted).await?)
+        }
         None => None,
     };
     rollout::start(registry, model, to, (plan, replayed), &args.author.by()).await.or_failure()

@@ -1,7 +1,7 @@
 //! `modelyard rollout`: replacing the champion by evidence.
 
 mod manage;
-mod replay;
+pub mod replay;
 mod simulate;
 
 use std::path::Path;

@@ -12,19 +12,17 @@ use ::registry::{Reference, Registry, Selector};
 use api::{Api, ApiOptions};
 use model::{Assigned, Assignments, InstanceSettings};
 use rollout::{Replay, Replayed};
+use runtime::Engines;
 use serde::Deserialize;
 use serde_json::Value;
 use serving::{Options, Serving, State};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::Failure;
-use crate::engines::Search;
 use crate::http::Endpoint;
-use crate::oip;
-use crate::recorded;
 use crate::refusing::Refusing;
 use crate::registry::OrFailure;
+use crate::{Failure, oip, recorded, temporary};
 
 /// A recorded request with its answer, both as the Open Inference Protocol has them in JSON.
 #[derive(Deserialize)]
@@ -51,15 +49,15 @@ struct Output {
 /// candidates, those that all of them answer as recorded.
 pub async fn run(
     registry: &Registry,
-    model: &str,
-    candidates: &[u64],
+    engines: &Arc<Engines>,
+    (model, candidates): (&str, &[u64]),
     wanted: &Replay,
 ) -> Result<Replayed, Failure> {
     let recorded = read(Path::new(&wanted.file))?;
     let mut agreed = vec![true; recorded.len()];
     let mut failed = 0;
     for candidate in candidates {
-        let answers = answer(registry, model, *candidate, &recorded).await?;
+        let answers = answer(registry, engines, (model, *candidate), &recorded).await?;
         for ((agreed, recorded), answer) in agreed.iter_mut().zip(&recorded).zip(answers) {
             match answer {
                 Some(outputs) => {
@@ -91,11 +89,11 @@ fn read(path: &Path) -> Result<Vec<Recorded>, Failure> {
 /// The outputs of a candidate for each request; `None` where it failed.
 async fn answer(
     registry: &Registry,
-    model: &str,
-    version: u64,
+    engines: &Arc<Engines>,
+    (model, version): (&str, u64),
     recorded: &[Recorded],
 ) -> Result<Vec<Option<Vec<Output>>>, Failure> {
-    let folder = tempfile::Builder::new().prefix("modelyard-replay-").tempdir()?;
+    let folder = temporary::Folder::new()?;
     let reference = Reference { model: model.to_owned(), version: Selector::Number(version) };
     let version = registry.resolve(&reference).await.or_failure()?;
     let file = registry.fetch(&version, folder.path()).await.or_failure()?;
@@ -111,7 +109,7 @@ async fn answer(
     let models = BTreeMap::from([(model.to_owned(), vec![assigned])]);
     let (_wanted, assignments) = watch::channel(Assignments { models });
     let serving = Serving::start(Options {
-        engines: Arc::new(Search::default().discover()),
+        engines: engines.clone(),
         open: Arc::new(move |_, _| {
             import::open(&file).map(Into::into).map_err(|error| error.to_string())
         }),

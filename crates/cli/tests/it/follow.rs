@@ -54,6 +54,9 @@ impl Yard {
     fn serve(&self) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_modelyard"));
         let quiet = ["serve", "--port", "0", "--engine", "native", "--log", "info"];
+        if self.path("temporary").is_dir() {
+            command.env("TMPDIR", self.path("temporary"));
+        }
         // What is assigned no longer is to go at once.
         command.env("MODELYARD_KEEP_WARM", "1us");
         command.args(quiet).envs(self.variables());
@@ -143,6 +146,28 @@ impl Server {
         let version = version.to_string();
         let mut of_version = models.filter(|model| model["version"] == *version);
         of_version.next().map(|model| (text(&model["state"]), text(&model["reason"])))
+    }
+
+    /// The status and the body of an answer.
+    fn ask(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\nContent-Type: {kind}\r\n\
+             Connection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        let end = reply.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let status = std::str::from_utf8(&reply[9..12]).unwrap().parse().unwrap();
+        (status, reply[end + 4..].to_vec())
+    }
+
+    /// The same of a body in JSON, as text.
+    fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let (status, body) = self.ask("POST", path, "application/json", body.as_bytes());
+        (status, String::from_utf8_lossy(&body).into_owned())
     }
 
     #[track_caller]
@@ -317,4 +342,137 @@ fn a_version_is_warmed_with_the_requests_that_were_pushed_with_it() {
     let to = yard.path("pulled");
     yard.run(&["pull", "double:1", "--to", to.to_str().unwrap()]);
     assert!(to.join("warmup.jsonl").is_file());
+}
+
+#[test]
+fn what_a_push_knows_can_be_published_by_request() {
+    let yard = Yard::new(None);
+    yard.push(2);
+    let mut server = yard.serve();
+    server.wait_until_ready(1);
+    let put = |name: &str, body: &[u8]| {
+        let path = format!("/v2/registry/uploads/new/{name}");
+        let (status, answer) = server.ask("PUT", &path, "application/octet-stream", body);
+        assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
+    };
+    put("model.onnx", &std::fs::read(yard.path("2.onnx")).unwrap());
+    put("train.csv", b"a,b\n1,2\n3,4\n");
+    put("notes.txt", b"kept as it is");
+    put("recorded.jsonl", recorded(3).as_bytes());
+    let versions = "/v2/registry/models/double/versions";
+    let body = r#"{"upload": "new", "main": "model.onnx", "data_profile": "train.csv",
+                   "warm_up": "recorded.jsonl", "alias": "candidate"}"#;
+    let (status, answer) = server.post(versions, body);
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer.contains("recorded.jsonl: line 1: input"), "{answer}");
+    assert!(!answer.contains("/tmp"), "{answer}");
+    let (status, answer) = server.post(versions, &body.replace("train.csv", "absent.csv"));
+    assert_eq!((status, answer.contains("absent.csv")), (400, true), "{answer}");
+    let wrong = recorded(2).replace(
+        "\"outputs\": []",
+        r#""outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [2, 9]}]"#,
+    );
+    put("recorded.jsonl", wrong.as_bytes());
+    let (status, answer) = server.post(versions, body);
+    assert_eq!(status, 201, "{answer}");
+    let version: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let names: Vec<_> = version["files"].as_array().unwrap().iter().map(|f| &f["name"]).collect();
+    assert_eq!(names, ["model.onnx", "notes.txt", "profile.json", "warmup.jsonl"]);
+    assert!(version["lineage"]["data"].as_str().unwrap().starts_with("sha256:"), "{version}");
+    server.wait_for("warmed with recorded requests");
+    server.wait_until_ready(2);
+
+    // The candidate brought the requests that it is replayed with, and one that it answers otherwise.
+    let rollout = "/v2/registry/models/double/rollout";
+    let plan = |file: &str| format!(r#"{{"to": [2], "plan": {{"replay": {{"file": "{file}"}}}}}}"#);
+    let (status, answer) = server.post(rollout, &plan("warmup.jsonl"));
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer.contains("0 of 1 recorded requests"), "{answer}");
+    let (status, answer) = server.post(rollout, &plan("notes.txt"));
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer.contains("line 1"), "{answer}");
+    let right = wrong.replace("[2, 9]", "[2, 2]");
+    let path = "/v2/registry/uploads/right/recorded.jsonl";
+    server.ask("PUT", path, "application/octet-stream", right.as_bytes());
+    let started = plan("recorded.jsonl").replacen('{', r#"{"upload": "right", "#, 1);
+    let (status, answer) = server.post(rollout, &started);
+    assert_eq!(status, 200, "{answer}");
+
+    for (format, expected) in [
+        ("triton", ["double/2/model.onnx", "double/config.pbtxt"]),
+        ("mlflow", ["double/MLmodel", "double/model.onnx"]),
+    ] {
+        let path = format!("{versions}/2/export?format={format}");
+        let (status, body) = server.ask("GET", &path, "", b"");
+        assert_eq!(status, 200);
+        let mut archive = tar::Archive::new(&body[..]);
+        let paths =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+        let mut paths: Vec<_> = paths.map(|path| path.to_str().unwrap().to_owned()).collect();
+        paths.sort();
+        assert!(expected.iter().all(|name| paths.iter().any(|path| path == name)), "{paths:?}");
+    }
+}
+
+#[test]
+fn an_imported_configuration_is_applied_as_in_a_repository() {
+    let yard = Yard::new(None);
+    let folder = yard.path("triton/double");
+    std::fs::create_dir_all(folder.join("1")).unwrap();
+    std::fs::copy(yard.path("2.onnx"), folder.join("1/model.onnx")).unwrap();
+    let config = "name: \"double\"\nmax_batch_size: 4\ninstance_group [{ count: 3 }]\n\
+                  output [{ name: \"y\" data_type: TYPE_FP32 dims: [2] label_filename: \"names.txt\" }]\n";
+    std::fs::write(folder.join("config.pbtxt"), config).unwrap();
+    std::fs::write(folder.join("names.txt"), "cat\ndog\n").unwrap();
+    let repository = yard.path("triton");
+    yard.run(&["import", repository.to_str().unwrap()]);
+    yard.run(&["alias", "double", "champion", "1"]);
+    let mut server = yard.serve();
+    server.wait_until_ready(1);
+    let (status, body) = server.ask("GET", "/v2/models/double/config", "", b"");
+    let config: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, &config["max_batch_size"]), (200, &4.into()), "{config}");
+    assert_eq!(config["instance_group"][0]["count"], 3, "{config}");
+    let body = r#"{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}],
+                   "outputs": [{"name": "y", "parameters": {"classification": 1}}]}"#;
+    let (status, answer) = server.post("/v2/models/double/infer", body);
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.contains("dog"), "{answer}");
+}
+
+/// The folders in the server's folder for temporary files.
+fn temporary(yard: &Yard) -> Vec<String> {
+    let entries = std::fs::read_dir(yard.path("temporary")).unwrap().flatten();
+    let names = entries.map(|entry| entry.file_name().to_str().unwrap().to_owned());
+    let mut names: Vec<_> = names.filter(|name| !name.ends_with(".lock")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_killed_server_left_is_removed_by_the_next_and_nothing_else() {
+    let yard = Yard::new(None);
+    yard.push(2);
+    std::fs::create_dir(yard.path("temporary")).unwrap();
+    let upload = |server: &Server| {
+        let path = "/v2/registry/uploads/half/model.onnx";
+        let (status, _) = server.ask("PUT", path, "application/octet-stream", b"half of it");
+        assert_eq!(status, 201);
+    };
+    let killed = yard.serve();
+    upload(&killed);
+    let left = temporary(&yard);
+    let living = yard.serve();
+    upload(&living);
+    let both = temporary(&yard);
+    assert_eq!((left.len(), both.len()), (1, 2), "{both:?}");
+    // With SIGKILL.
+    drop(killed);
+    assert_eq!(temporary(&yard), both);
+    let mut next = yard.serve();
+    next.wait_for("removed what a killed process left");
+    next.wait_until(|_| !temporary(&yard).contains(&left[0]));
+    assert_eq!(temporary(&yard).len(), 2, "one for each that lives");
+    let (status, body) = living.ask("GET", "/v2/registry/uploads/half", "", b"");
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
 }

@@ -221,8 +221,8 @@ async fn a_million_pieces_of_feedback_do_not_slow_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let location = folder.path().join("registry");
     let location = registry::Location::parse(location.to_str().unwrap(), Default::default());
-    let registry = Registry::open(&location.unwrap(), None, registry::Clock::system());
-    let registry = registry.await.unwrap();
+    let (location, clock) = (location.unwrap(), registry::Clock::system());
+    let registry = Registry::open(&location, None, clock).await.unwrap();
     three_versions(&registry, "many").await;
     registry.start_rollout("many", start(&[2]), &ada()).await.unwrap();
     let said = |id: String| Feedback { request: id.clone(), id, body: json!({"right": true}) };

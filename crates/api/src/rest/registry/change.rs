@@ -81,13 +81,13 @@ pub(super) async fn split_traffic(
     Ok(json(&change.registry.split_traffic(&model, asked.shares, asked.expect, &by).await?))
 }
 
-/// Nothing but a reason.
+/// Nothing but a reason, and what it rests on.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Why {
     #[serde(default)]
-    reason: String,
-    evidence: Option<Value>,
+    pub(super) reason: String,
+    pub(super) evidence: Option<Value>,
 }
 
 pub(super) async fn archive(

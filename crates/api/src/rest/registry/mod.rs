@@ -1,6 +1,7 @@
 //! The registry over REST: every verb of the command line has its endpoint below `/v2/registry`.
 
 mod change;
+mod export;
 pub(crate) mod extract;
 pub(super) mod look;
 pub(super) mod publish;
@@ -37,6 +38,7 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .route("/models/{model}/versions", get(look::versions).post(publish::publish))
         .route(version, get(look::version))
         .route(&format!("{version}/files/{{*file}}"), get(look::file))
+        .route(&format!("{version}/export"), get(export::export))
         .route(&format!("{version}/archive"), post(change::archive))
         .route(&format!("{version}/restore"), post(change::restore))
         .route(&format!("{version}/delete"), post(change::delete))

@@ -1,7 +1,7 @@
 //! New versions: a file as the body, or files that were uploaded before.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::registry::{Draft, FileKind, Lineage, Source, Version, check_file, check_model};
@@ -19,7 +19,10 @@ use super::extract::{Change, Fetch, Json, Names, access, check_plain, has_type, 
 use super::{Answer, json};
 use crate::error::Failure;
 use crate::uploads::{self, Promise};
-use crate::{Access, Api, Examine};
+use crate::{Access, Api, Examine, Uploaded};
+
+/// The name that recorded requests have with a version.
+const WARM_UP: &str = "warmup.jsonl";
 
 /// What is to be known of a new version.
 #[derive(Default, Deserialize)]
@@ -32,6 +35,10 @@ pub(crate) struct About {
     pub main: Option<String>,
     /// The model card, in Markdown.
     pub card: Option<String>,
+    /// The file of the upload that has the training data, or its profile.
+    pub data_profile: Option<String>,
+    /// The file of the upload that has recorded requests; `warmup.jsonl` if there is one.
+    pub warm_up: Option<String>,
     pub alias: Option<String>,
     #[serde(default)]
     pub lineage: Lineage,
@@ -133,8 +140,17 @@ pub(crate) async fn publish_folder(
 }
 
 fn draft(examine: &Examine, model: &str, folder: &Path, about: About) -> Result<Draft, Failure> {
-    let files = uploads::files(folder)?;
-    let path = match (&about.main, &files[..]) {
+    let mut files = uploads::files(folder)?;
+    let mut uploaded = Uploaded {
+        model: model.to_owned(),
+        path: folder.to_owned(),
+        data_profile: aside(folder, &mut files, about.data_profile.as_deref())?,
+        warm_up: None,
+    };
+    let usual = files.iter().any(|(name, _)| name == WARM_UP).then_some(WARM_UP);
+    let warm_up = about.warm_up.as_deref().or(usual);
+    uploaded.warm_up = aside(folder, &mut files, warm_up)?;
+    uploaded.path = match (&about.main, &files[..]) {
         (Some(main), _) => {
             check_file(main)?;
             folder.join(main)
@@ -142,7 +158,7 @@ fn draft(examine: &Examine, model: &str, folder: &Path, about: About) -> Result<
         (None, [(only, _)]) => folder.join(only),
         (None, _) => folder.to_owned(),
     };
-    let mut draft = examine(model, &path).map_err(|(code, message)| {
+    let mut draft = examine(&uploaded).map_err(|(code, message)| {
         // Where the server keeps it is nobody's business.
         Failure::new(code, message.replace(&format!("{}/", folder.display()), ""))
     })?;
@@ -159,9 +175,26 @@ fn draft(examine: &Examine, model: &str, folder: &Path, about: About) -> Result<
             return Err(Failure::new(ErrorCode::InvalidArgument, message));
         }
     }
+    let data = draft.lineage.data.take();
     (draft.alias, draft.lineage) = (about.alias, about.lineage);
+    draft.lineage.data = draft.lineage.data.or(data);
     draft.metadata.extend(about.metadata);
     Ok(draft)
+}
+
+/// Takes a file out of those of a version, for what is to be kept is what is found in it.
+fn aside(
+    folder: &Path,
+    files: &mut Vec<(String, u64)>,
+    name: Option<&str>,
+) -> Result<Option<PathBuf>, Failure> {
+    let Some(name) = name else { return Ok(None) };
+    let Some(place) = files.iter().position(|(file, _)| file == name) else {
+        let shown: String = name.chars().take(100).collect();
+        let message = format!("the upload has no file {shown:?}");
+        return Err(Failure::new(ErrorCode::InvalidArgument, message));
+    };
+    Ok(Some(folder.join(files.remove(place).0)))
 }
 
 /// Names the files of a draft as they were uploaded, folders included.

@@ -1,22 +1,30 @@
 //! Rollouts, going back, and what callers say about answers afterwards.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::registry::Feedback;
+use ::registry::{Feedback, File, Reference, Registry, Selector, check_file};
+use axum::extract::State;
 use hyper::StatusCode;
 use jiff::Timestamp;
 use model::ErrorCode;
-use rollout::{Label, Plan, Said};
+use rollout::{Label, Plan, Replayed, Said};
 use serde::Deserialize;
 use serde_json::{Value, json as value};
 
-use super::extract::{Change, Json, Look, Names};
+use super::change::Why;
+use super::extract::{Change, Json, Look, Names, access};
 use super::{Answer, json};
 use crate::error::Failure;
+use crate::{Access, Api, Recorded};
 
 /// How recently a server must have been heard of to be listed.
 const HEARD: Duration = Duration::from_secs(30);
+
+/// The largest file that is replayed by request, in bytes: it is held in memory.
+const MOST_REPLAYED: u64 = 64 << 20;
 
 /// The most pieces of feedback in one request.
 const MOST: usize = 1000;
@@ -50,6 +58,9 @@ pub(super) struct Start {
     /// The plan; the default one if it is left out.
     #[serde(default)]
     plan: Plan,
+    /// The upload that has the file which the plan replays; if it is left out, the first candidate
+    /// has it.
+    upload: Option<String>,
     #[serde(default)]
     reason: String,
 }
@@ -57,19 +68,74 @@ pub(super) struct Start {
 pub(super) async fn start(
     change: Change,
     Names(model): Names<String>,
+    State(api): State<Arc<Api>>,
     Json(asked): Json<Start>,
 ) -> Answer {
+    let replayed = replay(access(&api)?, &change.registry, &model, &asked).await?;
     let by = change.by(asked.reason, None);
-    let plan = (&asked.plan, None);
+    let plan = (&asked.plan, replayed);
     Ok(json(&rollout::start(&change.registry, &model, &asked.to, plan, &by).await?))
 }
 
-/// Nothing but a reason.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Why {
-    #[serde(default)]
-    reason: String,
+/// Replays what the plan says, if it says anything, before anything is changed.
+async fn replay(
+    access: &Access,
+    registry: &Arc<Registry>,
+    model: &str,
+    asked: &Start,
+) -> Result<Option<Replayed>, Failure> {
+    let Some(wanted) = &asked.plan.replay else { return Ok(None) };
+    let scratch = access.uploads.scratch()?;
+    let path = match &asked.upload {
+        Some(upload) => {
+            check_file(&wanted.file)?;
+            access.uploads.folder(upload)?.join(&wanted.file)
+        }
+        None => attached(registry, model, asked, &wanted.file, scratch.path()).await?,
+    };
+    let size = std::fs::metadata(&path).map_or(0, |data| data.len());
+    if !path.is_file() || size > MOST_REPLAYED {
+        return Err(refused(format!(
+            "replay.file {:?}: expected a file of the upload of at most {MOST_REPLAYED} bytes",
+            wanted.file
+        )));
+    }
+    let folder = path.parent().map(|folder| format!("{}/", folder.display())).unwrap_or_default();
+    let recorded = Recorded {
+        registry: registry.clone(),
+        model: model.to_owned(),
+        candidates: asked.to.clone(),
+        wanted: rollout::Replay { file: path.to_string_lossy().into_owned(), ..wanted.clone() },
+    };
+    let replayed = (access.replay)(recorded).await;
+    // Where the server keeps it is nobody's business.
+    replayed.map(Some).map_err(|(code, message)| Failure::new(code, message.replace(&folder, "")))
+}
+
+/// Copies a file that the first candidate has to a folder.
+async fn attached(
+    registry: &Registry,
+    model: &str,
+    asked: &Start,
+    name: &str,
+    folder: &Path,
+) -> Result<PathBuf, Failure> {
+    let Some(first) = asked.to.first() else {
+        return Err(refused("expected the numbers of candidates in \"to\", got none".to_owned()));
+    };
+    let version = Selector::Number(*first);
+    let version = registry.resolve(&Reference { model: model.to_owned(), version }).await?;
+    let fits = |file: &&File| file.name == name && file.size <= MOST_REPLAYED;
+    let Some(file) = version.files.iter().find(fits) else {
+        return Err(refused(format!(
+            "replay.file {name:?}: version {first} has no such file of at most {MOST_REPLAYED} \
+             bytes; publish it with the version, name the \"upload\" that has it, or replay a file \
+             of your own from the command line: modelyard rollout start"
+        )));
+    };
+    let path = folder.join("recorded.jsonl");
+    registry.copy(&version, file, &path).await?;
+    Ok(path)
 }
 
 pub(super) async fn pause(
@@ -77,7 +143,7 @@ pub(super) async fn pause(
     Names(model): Names<String>,
     Json(why): Json<Why>,
 ) -> Answer {
-    let by = change.by(why.reason, None);
+    let by = change.by(why.reason, why.evidence);
     Ok(json(&change.registry.pause_rollout(&model, true, &by).await?))
 }
 
@@ -86,7 +152,7 @@ pub(super) async fn resume(
     Names(model): Names<String>,
     Json(why): Json<Why>,
 ) -> Answer {
-    let by = change.by(why.reason, None);
+    let by = change.by(why.reason, why.evidence);
     Ok(json(&change.registry.pause_rollout(&model, false, &by).await?))
 }
 
@@ -95,7 +161,7 @@ pub(super) async fn stop(
     Names(model): Names<String>,
     Json(why): Json<Why>,
 ) -> Answer {
-    let by = change.by(why.reason, None);
+    let by = change.by(why.reason, why.evidence);
     Ok(json(&change.registry.stop_rollout(&model, &by).await?))
 }
 
