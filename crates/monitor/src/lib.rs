@@ -18,4 +18,5 @@
 
 pub mod alerts;
 pub mod drift;
+pub mod log;
 pub mod profile;

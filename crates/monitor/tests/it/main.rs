@@ -3,6 +3,7 @@
 
 mod alerts;
 mod drift;
+mod log;
 
 use monitor::profile::{Builder, Kind, Profile, Value};
 use proptest::prelude::*;
