@@ -11,6 +11,7 @@ use serving::{Limits, Slo};
 
 use crate::Failure;
 use crate::library::{Defaults, Source};
+use crate::log;
 use crate::registry::Followee;
 use crate::units::parse_duration;
 
@@ -104,6 +105,9 @@ pub struct Raw {
     /// ONNX Runtime execution provider, most wanted first; may be repeated
     #[arg(long, value_name = "NAME", help_heading = "Scheduling")]
     pub provider: Vec<String>,
+    /// What is logged of predictions: a section of the file.
+    #[command(flatten)]
+    pub prediction_log: log::RawLog,
 }
 
 /// Where the models are.
@@ -129,6 +133,7 @@ pub struct Config {
     pub slo: Option<Slo>,
     pub max_queue: usize,
     pub limits: Limits,
+    pub prediction_log: Option<log::Settings>,
     pub api: ApiOptions,
 }
 
@@ -179,6 +184,7 @@ impl Raw {
             max_loaded: self.max_loaded.or(other.max_loaded),
             versions: self.versions.or(other.versions),
             provider: first(self.provider, other.provider),
+            prediction_log: self.prediction_log.or(other.prediction_log),
         }
     }
 
@@ -230,6 +236,7 @@ impl Raw {
             }
             _ => Models::Paths(sources(self.paths, &self.model)?),
         };
+        let slo = self.slo.as_deref().map(|slo| flag("slo", slo, parse_slo)).transpose()?;
         Ok(Config {
             models,
             grpc_listen: self.grpc_port.map(|port| SocketAddr::new(listen.ip(), port)),
@@ -253,7 +260,8 @@ impl Raw {
                     None => Versions::default(),
                 },
             },
-            slo: self.slo.as_deref().map(|slo| flag("slo", slo, parse_slo)).transpose()?,
+            prediction_log: self.prediction_log.check(slo.as_ref().map(|slo| slo.time))?,
+            slo,
             max_queue: self.max_queue.unwrap_or(4096),
             limits: Limits {
                 memory: self
@@ -337,7 +345,7 @@ fn split_unit(text: &str) -> Option<(f64, &str)> {
 }
 
 /// `1024`, `64KiB`, `64MiB`, `1GiB`, in bytes.
-fn parse_size(text: &str) -> Result<usize, String> {
+pub fn parse_size(text: &str) -> Result<usize, String> {
     let size = split_unit(text).and_then(|(number, unit)| {
         let factor = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => 1u64,

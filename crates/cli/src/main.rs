@@ -18,6 +18,7 @@ mod http;
 mod infer;
 mod inspect;
 mod library;
+mod log;
 mod logging;
 mod monitoring;
 mod oip;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::{Config, Models, Raw};
 use crate::engines::Search;
 use crate::library::Library;
+use crate::log::Logging;
 use crate::refusing::Refusing;
 use crate::registry::{self, Followed};
 use crate::watching::Watching;
@@ -79,6 +80,7 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
     };
     let (observations, seen) = Observations::new(OBSERVATIONS);
     let watching = Watching::start(observations.clone(), seen)?;
+    let logging = config.prediction_log.map(|log| Logging::start(log, &watching)).transpose()?;
     let watched = Some(observations);
     let (stop, stopped) = watch::channel(false);
     let (serving, control, presence): (_, Arc<dyn Control>, _) = match config.models {
@@ -101,7 +103,7 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
             let opener = followed.clone();
             let open = Arc::new(move |name: &str, version: &_| opener.open(name, version));
             let serving = Serving::start(options(open, followed.assignments(), watched))?;
-            let presence = Presence::begin(&followed, &listener, &serving, watching)?;
+            let presence = Presence::begin(&followed, &listener, &serving, watching.clone())?;
             // The registry is followed anyway.
             spawn_signals(stop, Arc::new(|| Ok(())))?;
             (serving, Arc::new(Refusing(FOLLOWS)), Some(presence))
@@ -144,6 +146,10 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
     serving.drain().await;
     if let Some(presence) = presence {
         presence.end().await;
+    }
+    watching.finish().await;
+    if let Some(logging) = logging {
+        logging.finish().await;
     }
     tracing::info!("stopped");
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Reads `500us`, `50ms`, `10s`, `2m`, `1h`; a number alone is seconds.
+/// Reads `500us`, `50ms`, `10s`, `2m`, `1h`, `7d`; a number alone is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| c.is_alphabetic() || c == 'µ').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -12,7 +12,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" | "min" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("\"{unit}\" is not a unit of time: use us, ms, s, m or h")),
+        "d" => 86_400.0,
+        _ => return Err(format!("\"{unit}\" is not a unit of time: use us, ms, s, m, h or d")),
     };
     let number: f64 = number
         .trim()

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use model::Observation;
 use serving::{Observations, Seen, Watched};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::watch;
 
 /// How long observations are left to gather: a caller that had to wake this thread for each of
 /// them would pay more for that than for its answer.
@@ -40,6 +43,8 @@ pub struct Watching {
     observations: Observations,
     watchers: Arc<Mutex<Watchers>>,
     wanted: Arc<Mutex<BTreeMap<&'static str, Watched>>>,
+    ending: Arc<watch::Sender<bool>>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 type Watchers = Vec<Box<dyn Watcher>>;
@@ -49,17 +54,28 @@ impl Watching {
     pub fn start(observations: Observations, seen: Seen) -> std::io::Result<Self> {
         let watchers = Arc::<Mutex<Watchers>>::default();
         let shown = watchers.clone();
+        let (ending, ended) = watch::channel(false);
+        let waiting = tokio::runtime::Builder::new_current_thread().build()?;
         let thread = std::thread::Builder::new().name("watching".into());
-        thread.spawn(move || {
+        let thread = thread.spawn(move || {
             runtime::yield_to_others();
-            show(seen, &shown);
+            show(seen, &shown, (&waiting, ended));
         })?;
-        Ok(Self { observations, watchers, wanted: Arc::default() })
+        let (ending, thread) = (Arc::new(ending), Arc::new(Mutex::new(Some(thread))));
+        Ok(Self { observations, watchers, wanted: Arc::default(), ending, thread })
     }
 
     /// From now on this one is shown what is watched.
     pub fn join(&self, watcher: impl Watcher + 'static) {
         lock(&self.watchers).push(Box::new(watcher));
+    }
+
+    /// Takes no more, and waits until what was seen until now has been shown.
+    pub async fn finish(&self) {
+        self.ending.send_replace(true);
+        let Some(thread) = lock(&self.thread).take() else { return };
+        // One that panicked has nothing more to show.
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
 
     /// Says what the watcher of this name wants to see, in place of what it said before.
@@ -71,9 +87,17 @@ impl Watching {
     }
 }
 
-fn show(mut seen: Seen, watchers: &Mutex<Watchers>) {
+fn show(
+    mut seen: Seen,
+    watchers: &Mutex<Watchers>,
+    (waiting, mut ended): (&Runtime, watch::Receiver<bool>),
+) {
     let mut quiet = 0;
     loop {
+        let is_last = *ended.borrow();
+        if is_last {
+            seen.close();
+        }
         let first = match seen.try_recv() {
             Ok(observation) => observation,
             Err(TryRecvError::Disconnected) => return,
@@ -82,10 +106,19 @@ fn show(mut seen: Seen, watchers: &Mutex<Watchers>) {
                 std::thread::sleep(NAP);
                 continue;
             }
-            Err(TryRecvError::Empty) => match seen.blocking_recv() {
-                Some(observation) => observation,
-                None => return,
-            },
+            Err(TryRecvError::Empty) => {
+                let next = waiting.block_on(async {
+                    tokio::select! {
+                        next = seen.recv() => Some(next),
+                        Ok(_) = ended.wait_for(|ended| *ended) => None,
+                    }
+                });
+                match next {
+                    Some(Some(observation)) => observation,
+                    Some(None) => return,
+                    None => continue,
+                }
+            }
         };
         quiet = 0;
         let mut watchers = lock(watchers);
@@ -94,7 +127,9 @@ fn show(mut seen: Seen, watchers: &Mutex<Watchers>) {
             watchers.retain_mut(|watcher| shown_to(watcher.as_mut(), &observation));
         }
         drop(watchers);
-        std::thread::sleep(NAP);
+        if !is_last {
+            std::thread::sleep(NAP);
+        }
     }
 }
 

@@ -39,13 +39,13 @@ impl Location {
     /// nobody, knows is ignored.
     pub fn parse(text: &str, settings: BTreeMap<String, String>) -> Result<Self> {
         if text.is_empty() {
-            return Err(Error::invalid("the registry's location is empty; name a folder or a URL"));
+            return Err(Error::invalid("the location is empty; name a folder or a URL"));
         }
         let place = if !text.contains("://") {
             Place::Folder(text.into())
         } else {
             let url = Url::parse(text)
-                .map_err(|error| Error::invalid(format!("the registry's location: {error}")))?;
+                .map_err(|error| Error::invalid(format!("the location \"{text}\": {error}")))?;
             match url.scheme() {
                 "file" => Place::Folder(url.to_file_path().map_err(|()| {
                     Error::invalid(format!("{text}: expected file:///PATH of this machine"))
@@ -55,7 +55,7 @@ impl Location {
                 }
                 other => {
                     return Err(Error::invalid(format!(
-                        "a registry cannot be at a URL of \"{other}\"; expected a folder, s3://, \
+                        "a URL of \"{other}\" is no place to keep things; expected a folder, s3://, \
                          gs:// or az://"
                     )));
                 }
@@ -70,6 +70,13 @@ impl Location {
             Place::Folder(folder) => Some(folder),
             Place::Bucket(_) => None,
         }
+    }
+
+    /// The object store there, and what comes before every key in it, for whoever keeps something
+    /// else than a registry in the same way. A folder is made, or if not `make` has to be there.
+    pub fn store(&self, make: bool) -> Result<(Arc<dyn ObjectStore>, Key)> {
+        let opened = self.open(make)?;
+        Ok((opened.store, opened.prefix))
     }
 
     /// Connects to nothing yet, except that a folder is made, or if not `make` has to be there.

@@ -134,6 +134,11 @@ impl Seen {
         Ok(self.taken(Some(next)).expect("it is there"))
     }
 
+    /// Lets no more in: what is there already still comes out, and then nothing.
+    pub fn close(&mut self) {
+        self.receiver.close();
+    }
+
     fn taken(&self, next: Option<Observation>) -> Option<Observation> {
         if let Some(observation) = &next {
             self.inner.bytes.fetch_sub(observation.bytes(), Ordering::Relaxed);

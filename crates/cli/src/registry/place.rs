@@ -69,14 +69,14 @@ impl Place {
     }
 }
 
-/// The registry's location, with the settings of the clouds' own tools.
-pub fn location(registry: &str) -> Result<Location, Failure> {
+/// The location of a registry, or of something else that is kept so, with the settings of the clouds' own tools.
+pub fn location(text: &str) -> Result<Location, Failure> {
     let mut settings = cloud_settings();
-    if registry.starts_with("s3://") || registry.starts_with("s3a://") {
+    if text.starts_with("s3://") || text.starts_with("s3a://") {
         let of_profile = aws_profile(&settings)?;
         settings.extend(of_profile);
     }
-    Location::parse(registry, settings).or_failure()
+    Location::parse(text, settings).or_failure()
 }
 
 /// What the profile of Amazon's tools says that is meant.

@@ -22,7 +22,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("hyper", &["api", "cli"]),
     ("tonic", &["api", "cli"]),
-    ("object_store", &["registry"]),
+    ("object_store", &["monitor", "registry"]),
     ("sqlx", &["registry"]),
     ("rten", &["runtime"]),
     ("ort", &["runtime"]),

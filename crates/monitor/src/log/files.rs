@@ -262,7 +262,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_name_and_time_comes_back(name in "\\PC{1,40}", seconds in -2_000_000_000_000_i64..) {
-            let time = Timestamp::from_second(seconds.min(253_000_000_000).max(-62_000_000_000));
+            let time = Timestamp::from_second(seconds.clamp(-62_000_000_000, 253_000_000_000));
             let hour = Hour::of(time.unwrap());
             let partition = Partition { table: Table::Labels, model: name, hour };
             let root = Path::from("a/b");

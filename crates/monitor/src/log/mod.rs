@@ -9,6 +9,7 @@
 pub mod columns;
 pub mod files;
 pub mod gather;
+pub mod read;
 pub mod rules;
 mod store;
 mod writer;

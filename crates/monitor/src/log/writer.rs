@@ -326,6 +326,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// Puts files before all others again.
+    fn hand_back(&self, files: Vec<(Encoded, String)>) {
+        let mut backlog = lock(&self.backlog);
+        files.into_iter().rev().for_each(|file| backlog.files.push_front(file));
+    }
+
     /// Some files that are to be stored next, waited for until a time.
     fn next(&self, until: Instant) -> Vec<(Encoded, String)> {
         let mut backlog = lock(&self.backlog);
@@ -390,9 +396,7 @@ async fn keep_storing(shared: &Shared, store: &Store) {
             pause = FIRST_PAUSE;
             continue;
         }
-        let mut backlog = lock(&shared.backlog);
-        failed.into_iter().rev().for_each(|file| backlog.files.push_front(file));
-        drop(backlog);
+        shared.hand_back(failed);
         let ends = shared.ending.load(Ordering::SeqCst);
         tokio::time::sleep(if ends { FIRST_PAUSE } else { pause }).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
