@@ -586,7 +586,7 @@ fn shown(rule: &Rule, value: f64) -> String {
     let metric = rule.metric.as_deref().unwrap_or_default();
     if rule.burn.is_some() {
         format!("{value:.1}")
-    } else if rule.per.is_some() || metric.ends_with("_ratio") {
+    } else if rule.is_ratio() || metric.ends_with("_ratio") {
         format!("{:.1}\u{a0}%", value * 100.0)
     } else if metric.ends_with("_seconds") && value < 1.0 {
         format!("{:.1}\u{a0}ms", value * 1000.0)

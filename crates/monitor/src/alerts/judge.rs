@@ -47,8 +47,18 @@ impl Judge {
         now: Timestamp,
     ) -> Result<BTreeMap<Labels, Found>, String> {
         let metric = rule.metric.as_deref().unwrap_or_default();
-        let own = grouped(rule, samples.get(metric));
-        let per = rule.per.as_deref().map(|per| grouped(rule, samples.get(per)));
+        let all = grouped(rule, samples.get(metric));
+        let (own, per) = match &rule.per {
+            Some(per) => (all, Some(grouped(rule, samples.get(per.as_str())))),
+            None if rule.part.is_empty() => (all, None),
+            None => {
+                let mut part = all.clone();
+                for samples in part.values_mut() {
+                    samples.retain(|sample| matches(&rule.part, &sample.labels));
+                }
+                (part, Some(all))
+            }
+        };
         let mut found = BTreeMap::new();
         let mut names: BTreeSet<&Labels> = own.keys().collect();
         // Where nothing of the one was counted yet, it is none of so many.
@@ -74,7 +84,7 @@ impl Judge {
         let metric = rule.metric.as_deref().unwrap_or_default();
         let gauges: Vec<f64> = own.iter().filter_map(|sample| gauge(sample)).collect();
         if !gauges.is_empty() {
-            if rule.quantile.is_some() || rule.burn.is_some() || rule.per.is_some() {
+            if rule.quantile.is_some() || rule.burn.is_some() || rule.is_ratio() {
                 return Err(format!("{metric} is a gauge: it takes a threshold alone"));
             }
             let furthest = if rule.above.is_some() { f64::max } else { f64::min };
@@ -122,17 +132,17 @@ impl Tracks {
                 None => Found::TooFew,
             };
         }
-        let number = match (rule.quantile, &rule.per) {
+        let number = match (rule.quantile, rule.is_ratio()) {
             (Some(part), _) => {
                 let counted = self.histogram(0, now);
                 let total = counted.last().map_or(0.0, |(_, count)| *count);
                 (total >= rule.least.max(1.0)).then(|| quantile(&counted, part)).flatten()
             }
-            (None, Some(_)) => {
+            (None, true) => {
                 let total = self.per[0].first(now);
                 (total >= rule.least.max(1.0)).then(|| self.own[0].first(now) / total)
             }
-            (None, None) => {
+            (None, false) => {
                 let total = self.own[0].first(now);
                 (total >= rule.least).then_some(total)
             }
@@ -172,10 +182,14 @@ fn grouped<'a>(
     let by = rule.by();
     let mut groups: BTreeMap<Labels, Vec<&Sample>> = BTreeMap::new();
     for sample in samples.into_iter().flatten().filter(|s| matches(&rule.only, &s.labels)) {
-        let labels = by.iter().filter_map(|label| {
-            sample.labels.get(label).map(|value| (label.clone(), value.clone()))
+        // What reached no model or version is nobody's.
+        let labels = by.iter().map(|label| {
+            let value = sample.labels.get(label).filter(|value| !value.is_empty())?;
+            Some((label.clone(), value.clone()))
         });
-        groups.entry(labels.collect()).or_default().push(sample);
+        if let Some(labels) = labels.collect() {
+            groups.entry(labels).or_default().push(sample);
+        }
     }
     groups
 }

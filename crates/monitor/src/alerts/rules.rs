@@ -82,6 +82,9 @@ pub struct Rule {
     /// What the metric is divided by: a ratio of two counters' increases.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per: Option<String>,
+    /// Labels of the part of a counter that is looked at: a ratio of its increase to all of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub part: BTreeMap<String, String>,
     /// The quantile of a histogram, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantile: Option<f64>,
@@ -110,7 +113,7 @@ pub struct Rule {
     /// How long it has to be right again before it is over.
     #[serde(serialize_with = "compact::required", skip_serializing_if = "is_default")]
     pub keep: SignedDuration,
-    /// The series that count, by their labels; `*` stands for any text.
+    /// The series that count, by their labels; `*` stands for any text, `|` parts alternatives.
     #[serde(rename = "where", skip_serializing_if = "BTreeMap::is_empty")]
     pub only: BTreeMap<String, String>,
     /// The labels that make alerts of their own; series that differ in others are taken together.
@@ -330,7 +333,7 @@ impl Rule {
             (None, None) => return Err("needs a `metric` or an `event`".into()),
             (Some(_), Some(_)) => return Err("has both a `metric` and an `event`".into()),
             (None, Some(_)) => {
-                let has_more = self.above.is_some() || self.below.is_some() || self.per.is_some();
+                let has_more = self.above.is_some() || self.below.is_some() || self.is_ratio();
                 if has_more || self.quantile.is_some() || self.window.is_some() {
                     return Err("an `event` has no threshold, window, quantile or `per`".into());
                 }
@@ -382,9 +385,17 @@ impl Rule {
             Some(quantile) if !(quantile > 0.0 && quantile < 1.0) => {
                 Err(format!("`quantile` is {quantile}; expected one between 0 and 1, such as 0.99"))
             }
-            Some(_) if self.per.is_some() => Err("has both a `quantile` and `per`".into()),
+            Some(_) if self.is_ratio() => Err("has both a `quantile` and a ratio".into()),
+            _ if self.per.is_some() && !self.part.is_empty() => {
+                Err("has both `per` and `part`".into())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Whether it is about a part of something.
+    pub fn is_ratio(&self) -> bool {
+        self.per.is_some() || !self.part.is_empty()
     }
 
     /// Over which time an increase is taken.
@@ -402,6 +413,9 @@ impl Rule {
 /// can. They spend 2 %, 5 % and 10 % of a budget of 30 days.
 const BURNS: [(i64, i64, f64, &str); 3] =
     [(60, 5, 14.4, "critical"), (6 * 60, 30, 6.0, "critical"), (72 * 60, 6 * 60, 1.0, "warning")];
+
+/// How requests end that the server is to blame for; others failed by their callers.
+const TO_BLAME: &str = "INTERNAL|UNAVAILABLE|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED";
 
 impl Slo {
     fn check(&self) -> Result<(), String> {
@@ -431,14 +445,20 @@ impl Slo {
             };
             let metric = match self.latency {
                 Some(_) => "modelyard_request_duration_seconds",
-                None => "modelyard_request_failures_total",
+                None => "modelyard_requests_total",
             };
+            let mut only = BTreeMap::from([("model".to_owned(), self.models.clone())]);
+            let mut part = BTreeMap::new();
+            if self.latency.is_none() {
+                only.insert("code".to_owned(), format!("OK|{TO_BLAME}"));
+                part.insert("code".to_owned(), TO_BLAME.to_owned());
+            }
             Rule {
                 name: format!("{}-{}h", self.name, long / 60),
                 metric: Some(metric.to_owned()),
-                per: self.latency.is_none().then(|| "modelyard_requests_total".to_owned()),
+                part,
                 above: Some(factor),
-                only: BTreeMap::from([("model".to_owned(), self.models.clone())]),
+                only,
                 by: Some(vec!["model".to_owned()]),
                 severity: Some(severity.to_owned()),
                 labels: BTreeMap::from([("slo".to_owned(), self.name.clone())]),
@@ -464,7 +484,7 @@ impl Slo {
 pub fn matches(only: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     only.iter().all(|(label, pattern)| {
         let value = labels.get(label).map_or("", String::as_str);
-        is_like(pattern, value)
+        pattern.split('|').any(|pattern| is_like(pattern, value))
     })
 }
 
