@@ -47,8 +47,19 @@ pub struct Api {
     pub registry: Option<Access>,
     /// Which versions the registry's aliases name, if one is followed.
     pub aliases: Option<metrics::Aliases>,
+    /// The alerts, if any are raised.
+    pub alerts: Option<Alerts>,
     /// Names and limits.
     pub options: ApiOptions,
+}
+
+/// The alerts of a server, and what callers may do with them.
+#[derive(Clone)]
+pub struct Alerts {
+    /// Where they are kept.
+    pub desk: monitor::alerts::Desk,
+    /// Whether callers may keep them quiet.
+    pub open_to_callers: bool,
 }
 
 /// Names and limits of a server. Every limit bounds what one client can hold.

@@ -102,7 +102,7 @@ pub async fn serve(
     let api = Arc::new(api);
     let shared = Arc::new(Shared {
         grpc: grpc::routes(&api),
-        registry: rest::registry::router(&api),
+        registry: rest::registry::router(&api).merge(rest::alerts::router(&api)),
         mlflow: rest::mlflow::router(&api),
         pages: pages::router(&api).fallback(no_page),
         api,
@@ -212,7 +212,7 @@ async fn answer(
         let message = format!("there is nothing at {path}; this port has {}", metrics::PATH);
         return Ok(Failure::new(model::ErrorCode::NotFound, message).into_response());
     }
-    let is_registry = rest::registry::understands(path);
+    let is_registry = rest::registry::understands(path) || rest::alerts::understands(path);
     if rest::understands(path) && !is_registry && !is_grpc(&request) {
         return Ok(rest::answer(&shared.api, request).await);
     }

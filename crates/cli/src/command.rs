@@ -5,8 +5,8 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
-    bench, completions, drift, engines, infer, inspect, logging, monitoring, registry, rollout,
-    serve,
+    alerts, bench, completions, drift, engines, infer, inspect, logging, monitoring, registry,
+    rollout, serve,
 };
 
 /// From a trained model to production.
@@ -73,6 +73,8 @@ pub enum Verb {
     Rollout(rollout::Args),
     /// Go back to the champion before this one, at once
     Rollback(registry::Rollback),
+    /// Say what is wrong with what is served, and whom it is told
+    Alerts(alerts::Args),
     /// Say whether data has changed
     Drift(drift::Args),
     /// Print rules for Prometheus and a dashboard for Grafana, with objectives

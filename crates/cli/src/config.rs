@@ -7,12 +7,13 @@ use std::time::Duration;
 use api::{ApiOptions, Doors};
 use import::repository::Versions;
 use model::InstanceSettings;
+use monitor::alerts::Rules;
 use serving::{Limits, Slo};
 
 use crate::Failure;
 use crate::library::{Defaults, Source};
 use crate::log;
-use crate::registry::Followee;
+use crate::registry::{Followee, user_folder};
 use crate::units::parse_duration;
 
 /// What can be said by a flag, an environment variable or a line of the file. `None` is silence.
@@ -38,6 +39,14 @@ pub struct Raw {
     /// that is away [default: modelyard in the user's cache folder]
     #[arg(long, value_name = "FOLDER")]
     pub cache: Option<PathBuf>,
+    /// Rules that say when somebody is told that something is wrong, in TOML [default: the rules of
+    /// modelyard alerts rules, and nobody is told]
+    #[arg(long, value_name = "FILE", help_heading = "Monitoring")]
+    pub alerts: Option<PathBuf>,
+    /// File that keeps alerts and silences across restarts [default: with --alerts, one for each
+    /// address in the user's data folder]
+    #[arg(long, value_name = "FILE", help_heading = "Monitoring")]
+    pub alerts_state: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub host: Option<String>,
@@ -119,10 +128,43 @@ pub enum Models {
     Registry(Followee),
 }
 
+/// What alerts are raised by.
+#[derive(Debug)]
+pub struct Alerts {
+    /// The rules, with their secrets.
+    pub rules: Rules,
+    /// Where what they find is kept, if somebody said so or is told.
+    pub state: Option<PathBuf>,
+}
+
+impl Alerts {
+    fn read(
+        file: Option<&Path>,
+        state: Option<PathBuf>,
+        listen: SocketAddr,
+    ) -> Result<Self, Failure> {
+        let rules = file.map(crate::alerts::read).transpose()?.unwrap_or_default();
+        let usual = || {
+            let folder = user_folder("XDG_DATA_HOME", ".local/share")?;
+            // Several servers may share a machine; one whose port is anybody's has no past.
+            (listen.port() > 0)
+                .then(|| folder.join("alerts").join(format!("{}.json", listen.port())))
+        };
+        let state = state.or_else(|| file.and_then(|_| usual()));
+        if let Some(folder) = state.as_deref().and_then(Path::parent) {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
+        }
+        Ok(Self { rules, state })
+    }
+}
+
 /// The checked configuration.
 #[derive(Debug)]
 pub struct Config {
     pub models: Models,
+    /// The rules of alerts, and where what they find is kept.
+    pub alerts: Alerts,
     pub listen: SocketAddr,
     pub grpc_listen: Option<SocketAddr>,
     pub metrics_listen: Option<SocketAddr>,
@@ -163,6 +205,8 @@ impl Raw {
             database: self.database.or(other.database),
             keep_warm: self.keep_warm.or(other.keep_warm),
             cache: self.cache.or(other.cache),
+            alerts: self.alerts.or(other.alerts),
+            alerts_state: self.alerts_state.or(other.alerts_state),
             host: self.host.or(other.host),
             port: self.port.or(other.port),
             grpc_port: self.grpc_port.or(other.grpc_port),
@@ -237,8 +281,10 @@ impl Raw {
             _ => Models::Paths(sources(self.paths, &self.model)?),
         };
         let slo = self.slo.as_deref().map(|slo| flag("slo", slo, parse_slo)).transpose()?;
+        let alerts = Alerts::read(self.alerts.as_deref(), self.alerts_state, listen)?;
         Ok(Config {
             models,
+            alerts,
             grpc_listen: self.grpc_port.map(|port| SocketAddr::new(listen.ip(), port)),
             metrics_listen,
             listen,

@@ -79,10 +79,21 @@ impl Endpoint {
         .into_bytes()
     }
 
-    /// The bytes of a request with a body; headers are `(name, value)`.
+    /// The bytes of a POST; headers are `(name, value)`.
     pub fn post(&self, path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
+        self.request("POST", path, headers, body)
+    }
+
+    /// The bytes of a request with a body, which may be empty; headers are `(name, value)`.
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(String, String)],
+        body: &[u8],
+    ) -> Vec<u8> {
         let Self { authority, prefix, .. } = self;
-        let mut head = format!("POST {prefix}{path} HTTP/1.1\r\nhost: {authority}\r\n");
+        let mut head = format!("{method} {prefix}{path} HTTP/1.1\r\nhost: {authority}\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -7,6 +7,7 @@
 //! modelyard infer model rows.csv
 //! ```
 
+mod alerts;
 mod bench;
 mod command;
 mod completions;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Verb::Rollout(args) => rollout::run(args),
         Verb::Monitoring(args) => monitoring::run(args),
         Verb::Rollback(args) => registry::rollback(args),
+        Verb::Alerts(args) => alerts::run(args),
         Verb::Drift(args) => drift::run(args),
         Verb::Servers(args) => registry::servers(args),
         Verb::Archive(args) => registry::archive(args),

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use ::registry::{Clock, Registry};
 use api::{Api, Control, Doors};
+use monitor::alerts::Desk;
 use rollout::Driver;
 use serving::{Observations, Options, Serving, State};
 use tokio::net::TcpListener;
@@ -118,7 +119,18 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         None => None,
     };
     let aliases = presence.as_ref().map(|presence| presence.aliases.clone());
-    let api = Api { serving: serving.clone(), control, registry, aliases, options: config.api };
+    let desk = Desk::open(config.alerts.rules, config.alerts.state).map_err(Failure::refused)?;
+    let alerts = api::Alerts { desk: desk.clone(), open_to_callers: config.model_control };
+    let api = Api {
+        serving: serving.clone(),
+        control,
+        registry,
+        aliases,
+        alerts: Some(alerts),
+        options: config.api,
+    };
+    let told = presence.as_ref().map(|presence| presence.registry.clone());
+    tokio::spawn(crate::alerts::watch(desk, api.clone(), told));
     for listener in [Some(&listener), second.as_ref()].into_iter().flatten() {
         tracing::info!(address = %format!("http://{}", listener.local_addr()?), "listening");
     }

@@ -117,6 +117,26 @@ impl Registry {
         Ok(Page::cut(records, limit, |record| record.sequence))
     }
 
+    /// At most `limit` records of all models that come after this one, oldest first, and the place
+    /// of the last record that there is. Without a place to begin after, only that.
+    pub async fn news(&self, after: Option<u64>, limit: usize) -> Result<(Vec<Record>, u64)> {
+        let latest = self.database.sequence().await?;
+        let latest = u64::try_from(latest).unwrap_or_default();
+        let Some(after) = after.filter(|after| *after < latest) else {
+            return Ok((Vec::new(), latest));
+        };
+        let mut read = self.database.read().await?;
+        let rows =
+            sqlx::query("SELECT * FROM history WHERE sequence > $1 ORDER BY sequence LIMIT $2")
+                .bind(signed(after)?)
+                .bind(one_more(limit))
+                .fetch_all(&mut *read)
+                .await?;
+        let mut records = rows.iter().map(record).collect::<Result<Vec<_>>>()?;
+        records.truncate(limit);
+        Ok((records, latest))
+    }
+
     /// A model in the list of all, and what it is now.
     pub async fn model(&self, model: &str) -> Result<Model> {
         let mut read = self.database.read().await?;

@@ -1,6 +1,7 @@
 //! What the server shows of itself: `/` says what is running, `/docs` tries it out, and
 //! `/registry` shows the models that it could serve; `/openapi.json` describes it for programs. Nothing is loaded from anywhere else.
 
+mod alerts;
 mod index;
 mod registry;
 
@@ -10,13 +11,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::HeaderMap;
 use hyper::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
     VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use hyper::{HeaderMap, StatusCode};
 
-use crate::{Api, openapi};
+use jiff::Timestamp;
+
+use crate::error::Failure;
+use crate::{Api, ApiOptions, openapi};
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -27,9 +31,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The files of the pages: path, content type, contents.
-const ASSETS: [(&str, &str, &str); 5] = [
+const ASSETS: [(&str, &str, &str); 6] = [
     ("/docs", HTML, include_str!("assets/docs.html")),
     ("/assets/docs.js", "text/javascript; charset=utf-8", include_str!("assets/docs.js")),
+    ("/assets/alerts.js", "text/javascript; charset=utf-8", include_str!("assets/alerts.js")),
     ("/assets/index.js", "text/javascript; charset=utf-8", include_str!("assets/index.js")),
     ("/assets/style.css", "text/css; charset=utf-8", include_str!("assets/style.css")),
     ("/favicon.svg", "image/svg+xml", include_str!("assets/favicon.svg")),
@@ -39,6 +44,7 @@ const ASSETS: [(&str, &str, &str); 5] = [
 pub(crate) fn router(api: &Arc<Api>) -> Router {
     let mut router = Router::new()
         .route("/", get(index))
+        .route("/alerts", get(alerts::alerts))
         .route("/registry", get(registry::models))
         .route("/registry/{model}", get(registry::model))
         .route("/openapi.json", get(description));
@@ -71,6 +77,50 @@ async fn description(State(api): State<Arc<Api>>) -> Response {
         openapi::registry::describe(&mut document);
     }
     page(JSON, document.to_string())
+}
+
+/// A page that is made on the server.
+struct Page<'a> {
+    /// The path of its entry in the navigation.
+    path: &'a str,
+    title: &'a str,
+    /// Where the same is as JSON.
+    json: &'a str,
+}
+
+/// The pages that are made on the server, by path.
+const MADE: [(&str, &str); 2] = [("/registry", "Registry"), ("/alerts", "Alerts")];
+
+/// A page with this in it, or with why there is nothing to be shown.
+fn whole(options: &ApiOptions, page: &Page<'_>, main: Result<String, Failure>) -> Response {
+    let named = MADE.iter().find(|(path, _)| *path == page.path).map_or("", |(_, name)| name);
+    let (status, main) = match main {
+        Ok(main) => (StatusCode::OK, main),
+        Err(failure) => {
+            let why = index::escape(&failure.message);
+            (failure.status, format!("<h1>{named}</h1>\n<p class=\"reason\">{why}</p>"))
+        }
+    };
+    let pages = MADE.map(|(path, name)| {
+        let current = if path == page.path { " aria-current=\"page\"" } else { "" };
+        format!("<a href=\"{path}\"{current}>{name}</a>")
+    });
+    let html = include_str!("assets/whole.html")
+        .replace("{{pages}}", &pages.concat())
+        .replace("{{title}}", &index::escape(page.title))
+        .replace("{{name}}", &index::escape(&options.server_name))
+        .replace("{{version}}", &index::escape(&options.server_version))
+        .replace("{{json}}", &index::escape(page.json))
+        // Last, so that no model's name can hold a mark that is then filled in.
+        .replace("{{main}}", &main);
+    (status, self::page(HTML, html)).into_response()
+}
+
+/// A time to the second.
+fn time(time: Timestamp) -> String {
+    let text = format!("{time:.0}");
+    let shown = text.replace('T', " ").replace('Z', " UTC");
+    format!("<time datetime=\"{text}\">{shown}</time>")
 }
 
 fn pretty(json: &serde_json::Value) -> String {

@@ -6,21 +6,22 @@ use std::sync::Arc;
 
 use ::registry::{Event, Model, ModelState, Page, Record, Registry, Share, Stage, Summary};
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::index::{escape, size};
-use super::{HTML, page};
+use super::{time, whole};
+use crate::Api;
 use crate::error::Failure;
 use crate::openapi::segment;
 use crate::rest::registry::extract::{Asked, Names, access, registry};
-use crate::{Api, ApiOptions};
 
+/// Where the pages are.
+const PATH: &str = "/registry";
 /// How many models, versions or records a page shows.
 const SHOWN: usize = 50;
 /// The largest plot that is shown, in bytes.
@@ -41,7 +42,8 @@ pub(super) async fn models(State(api): State<Arc<Api>>, Asked(part): Asked<Part>
         Err(failure) => Err(failure),
     };
     let main = found.map(|found| models_html(&found));
-    whole(&api.options, "The registry", "/v2/registry/models", main)
+    let page = super::Page { path: PATH, title: "The registry", json: "/v2/registry/models" };
+    whole(&api.options, &page, main)
 }
 
 /// One model.
@@ -54,26 +56,8 @@ pub(super) async fn model(
         Ok(registry) => model_html(&registry, &name, part.after.as_deref()).await,
         Err(failure) => Err(failure),
     };
-    whole(&api.options, &name, &format!("/v2/registry/models/{}", segment(&name)), main)
-}
-
-/// A page with this in it, or with why there is nothing to be shown.
-fn whole(options: &ApiOptions, title: &str, json: &str, main: Result<String, Failure>) -> Response {
-    let (status, main) = match main {
-        Ok(main) => (StatusCode::OK, main),
-        Err(failure) => {
-            let why = escape(&failure.message);
-            (failure.status, format!("<h1>The registry</h1>\n<p class=\"reason\">{why}</p>"))
-        }
-    };
-    let html = include_str!("assets/registry.html")
-        .replace("{{title}}", &escape(title))
-        .replace("{{name}}", &escape(&options.server_name))
-        .replace("{{version}}", &escape(&options.server_version))
-        .replace("{{json}}", &escape(json))
-        // Last, so that no model's name can hold a mark that is then filled in.
-        .replace("{{main}}", &main);
-    (status, page(HTML, html)).into_response()
+    let json = format!("/v2/registry/models/{}", segment(&name));
+    whole(&api.options, &super::Page { path: PATH, title: &name, json: &json }, main)
 }
 
 fn models_html(found: &Page<Model, String>) -> String {
@@ -341,12 +325,6 @@ fn more(path: &str, next: Option<&str>, said: &str) -> String {
     next.map_or(String::new(), |next| {
         format!("<p><a href=\"{path}?after={}\">{said}</a></p>\n", segment(next))
     })
-}
-
-fn time(time: Timestamp) -> String {
-    let text = format!("{time:.0}");
-    let shown = text.replace('T', " ").replace('Z', " UTC");
-    format!("<time datetime=\"{text}\">{shown}</time>")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! REST: which path means what, bodies in and out, and the protocols.
 
+pub(crate) mod alerts;
 mod binary;
 mod body;
 mod json;

@@ -205,6 +205,7 @@ async fn serve(
         control: control.clone(),
         registry,
         aliases: None,
+        alerts: None,
         options,
     };
     let stopped = tokio::spawn(api::serve(listener, api, async move {

@@ -32,7 +32,7 @@ pub use list::{
     At, Check, History, Models, Servers, Show, Versions, at, check, history, models, servers, show,
     told, versions,
 };
-pub use place::{Author, Place, location};
+pub use place::{Author, Place, location, user_folder, who};
 pub use pull::{Pull, pull};
 pub use push::{Push, attach, push};
 

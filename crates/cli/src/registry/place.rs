@@ -42,10 +42,15 @@ pub struct Author {
 
 impl Author {
     pub fn by(&self) -> By {
-        let user = || ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-        let who = self.by.clone().or_else(user).unwrap_or_else(|| "unknown".to_owned());
-        By::new(who).because(self.reason.clone().unwrap_or_default())
+        By::new(self.by.clone().unwrap_or_else(who))
+            .because(self.reason.clone().unwrap_or_default())
     }
+}
+
+/// The user's name.
+pub fn who() -> String {
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    user.unwrap_or_else(|| "unknown".to_owned())
 }
 
 impl Place {

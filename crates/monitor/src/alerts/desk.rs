@@ -181,6 +181,11 @@ impl Desk {
         kept.engine.rules().map(with).collect()
     }
 
+    /// When it was looked the last time.
+    pub fn looked(&self) -> Option<Timestamp> {
+        self.kept().engine.looked()
+    }
+
     /// The silences.
     pub fn silences(&self) -> Vec<Silence> {
         self.kept().engine.state().silences.clone()

@@ -179,6 +179,11 @@ impl Engine {
         self.all.iter().map(|(rule, _)| rule)
     }
 
+    /// When it was looked the last time.
+    pub fn looked(&self) -> Option<Timestamp> {
+        self.looked
+    }
+
     /// Rules that cannot be judged, and why.
     pub fn problems(&self) -> &BTreeMap<String, String> {
         &self.problems
@@ -228,6 +233,11 @@ impl Engine {
                     self.state.alerts.get(&key).is_some_and(|alert| alert.stage == Stage::Firing);
                 let judged = match found {
                     Found::Number(value) => Some((is_wrong(rule, *value, fires), Some(*value))),
+                    Found::Partly(value) => {
+                        let wrong = is_wrong(rule, *value, fires);
+                        // That it is over cannot be seen yet.
+                        (wrong || !fires).then_some((wrong, Some(*value)))
+                    }
                     Found::TooFew => None,
                 };
                 outcome.changed |= self.state.advance(place, judged, now, passed);

@@ -16,6 +16,8 @@ const LEAST_BAD: f64 = 3.0;
 pub(super) enum Found {
     /// This number.
     Number(f64),
+    /// This number, of a time that was not watched in full: since a start.
+    Partly(f64),
     /// Too little to say.
     TooFew,
 }
@@ -27,6 +29,8 @@ pub(super) type ByMetric<'a> = BTreeMap<&'a str, Vec<&'a Sample>>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Judge {
     groups: BTreeMap<Labels, Tracks>,
+    /// When it was looked the last time.
+    looked: Option<Timestamp>,
 }
 
 /// The windows of one group: of its metric and of what that is divided by.
@@ -71,6 +75,7 @@ impl Judge {
             }
         }
         self.groups.retain(|labels, _| found.contains_key(labels));
+        self.looked = Some(now);
         Ok(found)
     }
 
@@ -103,7 +108,9 @@ impl Judge {
             None => vec![rule.window()],
         };
         let bounds: Vec<f64> = own.iter().find_map(|sample| bounds(sample)).unwrap_or_default();
-        let windows = || lengths.iter().map(|length| Window::new(*length)).collect::<Vec<_>>();
+        let since = self.looked;
+        let windows =
+            || lengths.iter().map(|length| Window::new(*length, since)).collect::<Vec<_>>();
         let tracks = self.groups.entry(labels.clone()).or_insert_with(|| Tracks {
             own: windows(),
             per: windows(),
@@ -128,7 +135,10 @@ impl Tracks {
             let rates = (0..2).map(|i| self.burnt(burn, i, now));
             // It matters, and it is still so.
             return match rates.collect::<Option<Vec<f64>>>() {
-                Some(rates) => Found::Number(rates.into_iter().fold(f64::INFINITY, f64::min)),
+                Some(rates) => {
+                    let rate = rates.into_iter().fold(f64::INFINITY, f64::min);
+                    if self.is_full(now) { Found::Number(rate) } else { Found::Partly(rate) }
+                }
                 None => Found::TooFew,
             };
         }
@@ -147,7 +157,11 @@ impl Tracks {
                 (total >= rule.least).then_some(total)
             }
         };
-        number.map_or(Found::TooFew, Found::Number)
+        match number {
+            Some(number) if self.is_full(now) => Found::Number(number),
+            Some(number) => Found::Partly(number),
+            None => Found::TooFew,
+        }
     }
 
     /// How many times too fast a budget was spent in the long (0) or the short (1) window.
@@ -166,6 +180,11 @@ impl Tracks {
         }
         let believed = if bad >= LEAST_BAD || window > 0 { bad } else { 0.0 };
         Some(believed / total / burn.budget)
+    }
+
+    /// Whether the shortest window has been watched in full.
+    fn is_full(&self, now: Timestamp) -> bool {
+        self.own.last().is_none_or(|window| window.is_full(now))
     }
 
     fn histogram(&self, window: usize, now: Timestamp) -> Buckets {

@@ -241,6 +241,9 @@ pub struct Inhibit {
 }
 
 impl Rules {
+    /// The [built-in rules](Self::built_in) as a file.
+    pub const BUILT_IN: &str = include_str!("built_in.toml");
+
     /// Reads rules and says what is wrong with them.
     pub fn parse(text: &str) -> Result<Self, String> {
         let rules: Self = toml::from_str(text).map_err(|error| error.to_string())?;
@@ -263,8 +266,7 @@ impl Rules {
 
     /// What is watched of every model without any file.
     pub fn built_in() -> Vec<Rule> {
-        let text = include_str!("built_in.toml");
-        let rules: Self = toml::from_str(text).expect("the built-in rules are right");
+        let rules: Self = toml::from_str(Self::BUILT_IN).expect("the built-in rules are right");
         rules.rules
     }
 

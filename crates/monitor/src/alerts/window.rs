@@ -24,8 +24,11 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub fn new(length: SignedDuration) -> Self {
-        Self { length, last: BTreeMap::new(), total: Vec::new(), points: VecDeque::new() }
+    /// `since` is when there was nothing to count yet; without it, what is counted at the first look
+    /// is of another time.
+    pub fn new(length: SignedDuration, since: Option<Timestamp>) -> Self {
+        let points = since.map(|since| (since, Vec::new())).into_iter().collect();
+        Self { length, last: BTreeMap::new(), total: Vec::new(), points }
     }
 
     /// Takes the counters as they are now; each is a row of numbers of the same length.
@@ -77,6 +80,11 @@ impl Window {
         (grown.collect(), now.duration_since(*at))
     }
 
+    /// Whether all of the window has been watched.
+    pub fn is_full(&self, now: Timestamp) -> bool {
+        self.points.front().is_some_and(|(at, _)| now.duration_since(*at) >= self.length)
+    }
+
     /// By how much the first of each row has grown.
     pub fn first(&self, now: Timestamp) -> f64 {
         self.increase(now).0.first().copied().unwrap_or(0.0)
@@ -97,7 +105,7 @@ mod tests {
 
     #[test]
     fn growth_is_that_of_the_window() {
-        let mut window = Window::new(SignedDuration::from_secs(60));
+        let mut window = Window::new(SignedDuration::from_secs(60), None);
         for second in 0..=300 {
             window.take(at(second), one(1000.0 + 2.0 * second as f64));
         }
@@ -109,7 +117,7 @@ mod tests {
 
     #[test]
     fn counters_that_start_again_or_are_new_count_from_nothing() {
-        let mut window = Window::new(SignedDuration::from_secs(60));
+        let mut window = Window::new(SignedDuration::from_secs(60), None);
         window.take(at(0), one(100.0));
         window.take(at(10), one(130.0));
         window.take(at(20), one(7.0));
@@ -123,8 +131,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_there_before_counts_from_nothing() {
+        let mut window = Window::new(SignedDuration::from_secs(60), Some(at(0)));
+        window.take(at(5), one(5.0));
+        assert_eq!(window.first(at(5)), 5.0);
+    }
+
+    #[test]
     fn a_clock_that_is_set_back_loses_only_what_lies_ahead() {
-        let mut window = Window::new(SignedDuration::from_secs(60));
+        let mut window = Window::new(SignedDuration::from_secs(60), None);
         window.take(at(0), one(0.0));
         window.take(at(1000), one(10.0));
         window.take(at(5), one(11.0));

@@ -198,7 +198,7 @@ fn check_open(access: &Access) -> Result<(), Failure> {
 
 /// Refuses what a page of another site has a browser send, and a page of a name that was pointed at
 /// this machine after it was loaded.
-fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
+pub(crate) fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
     let text = |name| {
         headers
             .get(name)
@@ -219,7 +219,7 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 /// Who it is; nobody checks it yet.
-fn who(headers: &HeaderMap) -> Result<String, Failure> {
+pub(crate) fn who(headers: &HeaderMap) -> Result<String, Failure> {
     let Some(value) = headers.get(BY) else { return Ok("unknown".to_owned()) };
     let name = std::str::from_utf8(value.as_bytes()).map(str::trim).unwrap_or_default();
     if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
