@@ -12,7 +12,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("rollout", &["model", "registry"]),
     ("runtime", &["model"]),
     ("serving", &["model", "runtime"]),
-    ("api", &["model", "registry", "rollout", "serving"]),
+    ("api", &["model", "monitor", "registry", "rollout", "serving"]),
     ("cli", &["api", "import", "model", "monitor", "registry", "rollout", "runtime", "serving"]),
     ("testkit", &["model", "runtime", "serving"]),
 ];
