@@ -19,6 +19,7 @@ mod repository;
 mod rest;
 mod server;
 mod tensorflow;
+mod trace;
 mod uploads;
 
 pub mod proto;
@@ -34,6 +35,7 @@ use serving::Serving;
 pub use access::{Access, Contents, Entry, Examine, LayOut, Recorded, Refused, Replay, Uploaded};
 pub use error::{TABLE, grpc_code, http_status};
 pub use server::serve;
+pub use trace::Tracer;
 pub use uploads::Uploads;
 
 /// What every protocol answers from. Cheap to clone.
@@ -49,6 +51,8 @@ pub struct Api {
     pub aliases: Option<metrics::Aliases>,
     /// The alerts, if any are raised.
     pub alerts: Option<Alerts>,
+    /// What records requests for traces, if any are.
+    pub tracer: Option<Tracer>,
     /// Names and limits.
     pub options: ApiOptions,
 }

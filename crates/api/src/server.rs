@@ -198,23 +198,33 @@ fn turn_away(stream: &TcpStream) {
     let _ = stream.try_write(FULL);
 }
 
-/// Whoever understands the request answers it.
+/// Answers a request, and records it if it is one of those.
 async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
+    let tracer = shared.api.tracer.as_ref();
+    match tracer.and_then(|tracer| tracer.begin(&request, is_grpc(&request))) {
+        // A future of its own on the heap: the others need not be larger for it.
+        Some(recording) => Ok(Box::pin(recording.follow(dispatch(shared, request))).await),
+        None => Ok(dispatch(shared, request).await),
+    }
+}
+
+/// Whoever understands the request answers it.
+async fn dispatch(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
     let doors = shared.api.options.doors;
     if path == metrics::PATH && doors != Doors::AllButMetrics && !is_grpc(&request) {
-        return Ok(metrics::answer(&shared.api, request).await);
+        return metrics::answer(&shared.api, request).await;
     }
     if doors == Doors::Metrics {
         let message = format!("there is nothing at {path}; this port has {}", metrics::PATH);
-        return Ok(Failure::new(model::ErrorCode::NotFound, message).into_response());
+        return Failure::new(model::ErrorCode::NotFound, message).into_response();
     }
     let is_registry = rest::registry::understands(path) || rest::alerts::understands(path);
     if rest::understands(path) && !is_registry && !is_grpc(&request) {
-        return Ok(rest::answer(&shared.api, request).await);
+        return rest::answer(&shared.api, request).await;
     }
     let router = match is_grpc(&request) {
         true => &shared.grpc,
@@ -226,7 +236,7 @@ async fn answer(
         Ok(response) => response,
         Err(never) => match never {},
     };
-    Ok(response.map(Body::Stream))
+    response.map(Body::Stream)
 }
 
 /// What the pages' router says to a path that it does not have.

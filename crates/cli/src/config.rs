@@ -11,6 +11,7 @@ use monitor::alerts::Rules;
 use serving::{Limits, Slo};
 
 use crate::Failure;
+use crate::collector::{self, Plan, Wanted};
 use crate::library::{Defaults, Source};
 use crate::log;
 use crate::registry::{Followee, user_folder};
@@ -60,6 +61,16 @@ pub struct Raw {
     /// [default: on the port of REST and gRPC]
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Network")]
     pub metrics_listen: Option<String>,
+    /// OpenTelemetry collector for traces, metrics and logs, such as http://127.0.0.1:4318; the
+    /// variables OTEL_… say it too [default: none]
+    #[arg(long, value_name = "URL", help_heading = "Telemetry")]
+    pub otlp_endpoint: Option<String>,
+    /// How the collector is spoken to: http/protobuf or grpc [default: http/protobuf]
+    #[arg(long, value_name = "PROTOCOL", help_heading = "Telemetry")]
+    pub otlp_protocol: Option<String>,
+    /// Part of the requests that are traced where their callers do not say, 0 to 1 [default: 0.01]
+    #[arg(long, value_name = "RATIO", help_heading = "Telemetry")]
+    pub trace_ratio: Option<f64>,
     /// Listen beyond this machine although nobody has to say who they are
     #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Network")]
     pub allow_remote: Option<bool>,
@@ -168,6 +179,9 @@ pub struct Config {
     pub listen: SocketAddr,
     pub grpc_listen: Option<SocketAddr>,
     pub metrics_listen: Option<SocketAddr>,
+    pub telemetry: Option<Plan>,
+    /// How often metrics are sent or written by those who do not ask for them.
+    pub metrics_interval: Duration,
     pub model_control: bool,
     /// The most bytes of uploads that wait to be published.
     pub upload_bytes: u64,
@@ -211,6 +225,9 @@ impl Raw {
             port: self.port.or(other.port),
             grpc_port: self.grpc_port.or(other.grpc_port),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
+            otlp_protocol: self.otlp_protocol.or(other.otlp_protocol),
+            trace_ratio: self.trace_ratio.or(other.trace_ratio),
             allow_remote: self.allow_remote.or(other.allow_remote),
             model_control: self.model_control.or(other.model_control),
             server_name: self.server_name.or(other.server_name),
@@ -259,6 +276,13 @@ impl Raw {
             ))
             .help("listen on 127.0.0.1, or say that this is meant: --allow-remote"));
         }
+        let wanted = Wanted {
+            endpoint: self.otlp_endpoint,
+            protocol: self.otlp_protocol,
+            ratio: self.trace_ratio,
+        };
+        let variable = |name: &str| std::env::var(name).ok();
+        let telemetry = collector::plan(&wanted, variable)?;
         let metrics_listen = match self.metrics_listen.as_deref() {
             Some(text) => Some(flag("metrics-listen", text, parse_listen)?),
             None => None,
@@ -287,6 +311,8 @@ impl Raw {
             alerts,
             grpc_listen: self.grpc_port.map(|port| SocketAddr::new(listen.ip(), port)),
             metrics_listen,
+            telemetry,
+            metrics_interval: collector::interval(variable)?,
             listen,
             model_control: self.model_control.unwrap_or(is_local),
             upload_bytes: match &self.max_upload_size {

@@ -9,10 +9,12 @@
 
 mod alerts;
 mod bench;
+mod collector;
 mod command;
 mod completions;
 mod config;
 mod drift;
+mod emf;
 mod engines;
 mod failure;
 mod http;

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use ::registry::{Clock, Registry};
-use api::{Api, Control, Doors};
+use api::{Api, Control, Doors, Tracer};
 use monitor::alerts::Desk;
 use rollout::Driver;
 use serving::{Observations, Options, Serving, State};
+use telemetry::Exporter;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::collector::Plan;
 use crate::config::{Config, Models, Raw};
 use crate::engines::Search;
 use crate::library::Library;
@@ -19,7 +21,7 @@ use crate::log::Logging;
 use crate::refusing::Refusing;
 use crate::registry::{self, Followed};
 use crate::watching::Watching;
-use crate::{Failure, temporary};
+use crate::{Failure, emf, logging, temporary};
 
 /// Why callers cannot load or unload what a registry assigns.
 const FOLLOWS: &str = "what is loaded follows the registry; move an alias there: modelyard alias";
@@ -53,11 +55,24 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Failure> {
     let file = args.config.as_deref().map(Raw::read).transpose()?.unwrap_or_default();
     let config = args.raw.or(file).check()?;
+    // Outlives the server, so that its last words are sent.
+    let telemetry = match &config.telemetry {
+        Some(plan) => {
+            let exporter = Exporter::start(plan.settings.clone()).map_err(Failure::usage)?;
+            logging::send_to(exporter.outbox().clone());
+            Some((exporter, plan.clone()))
+        }
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config, &args.search))
+    runtime.block_on(serve(config, &args.search, telemetry.as_ref()))
 }
 
-async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
+async fn serve(
+    config: Config,
+    search: &Search,
+    telemetry: Option<&(Exporter, Plan)>,
+) -> Result<(), Failure> {
     let listener = listen(config.listen).await?;
     // Nobody waits for it, and it reads and removes files.
     tokio::task::spawn_blocking(temporary::remove_leftovers);
@@ -119,6 +134,10 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         None => None,
     };
     let aliases = presence.as_ref().map(|presence| presence.aliases.clone());
+    let tracer = telemetry.map(|(exporter, plan)| Tracer {
+        sampler: plan.sampler,
+        outbox: exporter.outbox().clone(),
+    });
     let desk = Desk::open(config.alerts.rules, config.alerts.state).map_err(Failure::refused)?;
     let alerts = api::Alerts { desk: desk.clone(), open_to_callers: config.model_control };
     let api = Api {
@@ -127,10 +146,18 @@ async fn serve(config: Config, search: &Search) -> Result<(), Failure> {
         registry,
         aliases,
         alerts: Some(alerts),
+        tracer,
         options: config.api,
     };
     let told = presence.as_ref().map(|presence| presence.registry.clone());
     tokio::spawn(crate::alerts::watch(desk, api.clone(), told));
+    if let Some((exporter, plan)) = telemetry {
+        let (api, histograms) = (api.clone(), plan.histograms);
+        exporter.measure(Arc::new(move || api.facts().otlp(histograms)));
+    }
+    if logging::is_for_cloudwatch() {
+        tokio::spawn(emf::write(serving.clone(), config.metrics_interval));
+    }
     for listener in [Some(&listener), second.as_ref()].into_iter().flatten() {
         tracing::info!(address = %format!("http://{}", listener.local_addr()?), "listening");
     }

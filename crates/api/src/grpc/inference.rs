@@ -21,7 +21,7 @@ use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
 use crate::refusals::{self, WHOLE_NUMBER, invalid};
 use crate::repository::{self, Parameter, only_repository};
-use crate::{Api, Load, binary, rest};
+use crate::{Api, Load, binary, rest, trace};
 
 /// The most requests of one stream that are worked on side by side.
 const STREAM_WIDTH: usize = 64;
@@ -246,7 +246,7 @@ async fn infer(
             return Err(error);
         }
     };
-    let reply = api.serving.infer(serving::Request { model, ..request }).await?;
+    let reply = trace::infer(&api.serving, serving::Request { model, ..request }).await?;
     let trailing = trailing(&reply);
     Ok((encode(reply, &classes), trailing))
 }

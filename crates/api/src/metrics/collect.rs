@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serving::{Condition, Distribution, Health, Measures};
+use telemetry::Signal;
 
 use super::process::Process;
 use super::table::*;
@@ -51,6 +52,7 @@ pub struct Facts {
     pub(crate) health: Health,
     pub(crate) aliases: Vec<Alias>,
     pub(crate) process: Process,
+    pub(crate) telemetry: Vec<(Signal, &'static str, u64)>,
     pub(crate) server_version: String,
 }
 
@@ -197,6 +199,10 @@ impl Facts {
             .map(|slo| ([slo.quantile.to_string()], Value::Number(slo.time.as_secs_f64())));
         families.add(&SLO, slo);
         families.number(&DROPPED, Some(health.observations_dropped as f64));
+        let telemetry = self.telemetry.iter();
+        let telemetry =
+            telemetry.map(|(signal, result, count)| ([signal.as_str(), *result], number(*count)));
+        families.add(&TELEMETRY, telemetry);
         families.add(&BUILD, [([self.server_version.as_str()], number(1))]);
         let process = &self.process;
         families.number(&CPU, process.cpu_seconds);

@@ -1,6 +1,7 @@
 //! `/metrics`: how the server is doing, in the formats that Prometheus reads.
 
 mod collect;
+mod otlp;
 mod process;
 mod protobuf;
 pub mod table;
@@ -18,6 +19,7 @@ use crate::server::Body;
 use crate::{Api, rest};
 
 pub use collect::{Alias, Facts, Family, Series, Value};
+pub use otlp::Histograms;
 pub use text::bound;
 
 /// Where the metrics are.
@@ -126,6 +128,7 @@ impl Api {
             health: self.serving.health(),
             aliases: self.aliases.as_ref().map(|aliases| aliases()).unwrap_or_default(),
             process: process::Process::read(),
+            telemetry: self.tracer.as_ref().map(|t| t.outbox.counts()).unwrap_or_default(),
             server_version: self.options.server_version.clone(),
         }
     }

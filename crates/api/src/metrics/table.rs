@@ -125,6 +125,8 @@ metrics! {
         "Time that admitted requests are promised.";
     DROPPED = Counter "modelyard_observations_dropped_total" []
         "Observations that watchers did not take in time.";
+    TELEMETRY = Counter "modelyard_telemetry_items_total" ["signal", "result"]
+        "Spans, metrics and lines of logs for a collector: exported, dropped because too many waited, or failed because no collector took them.";
     BUILD = Info "modelyard_build_info" ["version"]
         "The version of this server.";
     CPU = Counter "process_cpu_seconds_total" []

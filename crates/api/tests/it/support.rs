@@ -206,6 +206,7 @@ async fn serve(
         registry,
         aliases: None,
         alerts: None,
+        tracer: None,
         options,
     };
     let stopped = tokio::spawn(api::serve(listener, api, async move {

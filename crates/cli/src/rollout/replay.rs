@@ -127,7 +127,8 @@ async fn answer(
     let endpoint = Endpoint::parse(&listener.local_addr()?.to_string())?;
     let (control, options) =
         (Arc::new(Refusing("this server only replays")), ApiOptions::default());
-    let api = Api { serving, control, registry: None, aliases: None, alerts: None, options };
+    let (registry, aliases, alerts, tracer) = (None, None, None, None);
+    let api = Api { serving, control, registry, aliases, alerts, tracer, options };
     let (stop, stopped) = watch::channel(false);
     let until = async move {
         let mut stopped = stopped;

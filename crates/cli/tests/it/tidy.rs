@@ -12,8 +12,22 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("rollout", &["model", "registry"]),
     ("runtime", &["model"]),
     ("serving", &["model", "runtime"]),
-    ("api", &["model", "monitor", "registry", "rollout", "serving"]),
-    ("cli", &["api", "import", "model", "monitor", "registry", "rollout", "runtime", "serving"]),
+    ("api", &["model", "monitor", "registry", "rollout", "serving", "telemetry"]),
+    ("telemetry", &[]),
+    (
+        "cli",
+        &[
+            "api",
+            "import",
+            "model",
+            "monitor",
+            "registry",
+            "rollout",
+            "runtime",
+            "serving",
+            "telemetry",
+        ],
+    ),
     ("testkit", &["model", "runtime", "serving"]),
 ];
 
@@ -21,7 +35,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 const ONLY: &[(&str, &[&str])] = &[
     ("axum", &["api"]),
     ("hyper", &["api", "cli"]),
-    ("tonic", &["api", "cli"]),
+    ("tonic", &["api", "cli", "telemetry"]),
     ("object_store", &["monitor", "registry"]),
     ("sqlx", &["registry"]),
     ("rten", &["runtime"]),

@@ -20,7 +20,7 @@ use crate::proto::tensorflow::serving::model_spec::VersionChoice;
 use crate::proto::tensorflow::serving::prediction_service_server::PredictionService;
 use crate::refusals::invalid;
 use crate::tensorflow::{self, Choice, SIGNATURE, check_signature, describe, find};
-use crate::{Api, examples};
+use crate::{Api, examples, trace};
 
 pub(super) use models::Models;
 
@@ -172,7 +172,7 @@ async fn run_predict(
     };
     let inputs: Result<Vec<_>, Error> = request.inputs.into_iter().map(decode).collect();
     let request = serving::Request { inputs: inputs?, outputs: request.output_filter, ..target };
-    api.serving.answer(chosen, request).await
+    trace::answer(&api.serving, chosen, request).await
 }
 
 /// Runs a model on examples; the reply and how many examples there were.
@@ -202,7 +202,7 @@ async fn run_on(
     let signature = &chosen.info().signature;
     let inputs = examples::inputs(signature, &examples, context.as_ref(), limit)?;
     let request = serving::Request { inputs, ..target };
-    Ok((api.serving.answer(chosen, request).await?, examples.len()))
+    Ok((trace::answer(&api.serving, chosen, request).await?, examples.len()))
 }
 
 /// A request without inputs, and the version that is to answer it.

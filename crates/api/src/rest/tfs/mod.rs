@@ -20,7 +20,7 @@ use crate::caller::Caller;
 use crate::error::Failure;
 use crate::server::Body;
 use crate::tensorflow::{self, Choice, describe, find, states};
-use crate::{Api, examples};
+use crate::{Api, examples, trace};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
@@ -149,7 +149,7 @@ async fn run(
     });
     let (format, inputs, rows) = decoded?;
     let request = serving::Request { inputs, ..tensorflow::request(of) };
-    let reply = api.serving.answer(chosen, request).await?;
+    let reply = trace::answer(&api.serving, chosen, request).await?;
     let body = encode(verb, &reply, format, rows).map_err(Failure::counted)?;
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();

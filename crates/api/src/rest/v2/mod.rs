@@ -18,11 +18,11 @@ use serving::Protocol;
 pub(super) use reply::add_timing;
 
 use super::{body, json_response, off_the_reactor, segments};
-use crate::Api;
 use crate::caller::Caller;
 use crate::error::Failure;
 use crate::repository::only_repository;
 use crate::server::Body;
+use crate::{Api, trace};
 
 // What gRPC says in the same words.
 pub(crate) use describe::{EXTENSIONS, platform};
@@ -212,8 +212,8 @@ async fn infer(api: &Api, target: Target<'_>, body: Incoming) -> Result<Response
         ..request
     };
     let reply = match chosen {
-        Some(chosen) => api.serving.answer(chosen, request).await?,
-        None => api.serving.infer(request).await?,
+        Some(chosen) => trace::answer(&api.serving, chosen, request).await?,
+        None => trace::infer(&api.serving, request).await?,
     };
     reply::encode(&reply, &decoded.outputs, decoded.binary_outputs).map_err(Failure::counted)
 }
