@@ -67,6 +67,7 @@ class Otlp(Served):
             self.assertLessEqual(compute.end_time_unix_nano, root.end_time_unix_nano)
             self.assertLess(abs(root.start_time_unix_nano / 1e9 - time.time()), 60)
             self.assertEqual(collector.attributes(compute)["modelyard.batch_rows"], 1)
+        collector.wait_for(lambda: "modelyard.requests" in receiver.metrics())
         counted = lambda: {
             tuple(sorted(collector.attributes(point).items())): point.as_double
             for point in receiver.metrics()["modelyard.requests"].sum.data_points

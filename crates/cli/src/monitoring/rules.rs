@@ -193,71 +193,88 @@ fn budgets(objectives: &Checked) -> Vec<Rule> {
 }
 
 fn burning(objectives: &Checked) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    for (of, promise) in promises(objectives) {
-        for burn in &BURNS {
-            let factor = burn.spent * f64::from(objectives.days) * 24.0 / burn.hours;
-            let percent = |part: f64| format!("{}%", plain((1.0 - part) * 100.0));
-            let alert = |name, kind: &str, budget: f64, promised: String, what: &str| {
-                let part = |window: &str| {
-                    let limit = plain(factor * budget);
-                    format!("model:modelyard_{kind}:ratio_rate{window}{{{of}}} > {limit}")
-                };
-                let least = objectives.least_failures;
-                let query = format!(
-                    "{}\nand {}\nand model:modelyard_{kind}:increase{}{{{of}}} >= {least}",
-                    part(burn.long),
-                    part(burn.short),
-                    burn.long
-                );
-                Rule::Alert(Alert {
-                    name,
-                    query,
-                    lasts: "",
-                    severity: burn.severity,
-                    labels: vec![("window", burn.long.to_owned())],
-                    summary: format!("{{{{ $labels.model }}}}: {what}"),
-                    description: format!(
-                        "{{{{ $value | humanizePercentage }}}} over {}, and still over {}; promised \
-                         is {promised} over {} days. At this rate what may fail in that time is \
-                         used up in {}.",
-                        burn.long,
-                        burn.short,
-                        objectives.days,
-                        used_up(f64::from(objectives.days) / factor),
-                    ),
-                })
-            };
-            rules.push(alert(
-                "ModelyardFailureBudgetBurning",
-                "requests_failed",
-                promise.failures,
-                percent(promise.failures),
-                "too many requests fail",
-            ));
-            let promised = format!("{} within {}", percent(promise.late), short(promise.time));
-            let what = "too many answers are late";
-            rules.push(alert(
-                "ModelyardLatencyBudgetBurning",
-                "answers_late",
-                promise.late,
-                promised,
-                what,
-            ));
-        }
-    }
-    // A budget that is so large that no rate could burn it as fast is not watched for that.
-    rules.retain(|rule| match rule {
-        Rule::Alert(alert) => limit_of(&alert.query) < 1.0,
-        Rule::Record { .. } => true,
-    });
-    rules
+    let percent = |part: f64| format!("{}%", plain((1.0 - part) * 100.0));
+    let default = &objectives.default;
+    let in_time = format!("{} within {}", percent(default.late), short(default.time));
+    let failing = Burning {
+        name: "ModelyardFailureBudgetBurning",
+        what: "too many requests fail",
+        kind: "requests_failed",
+        budget: |promise| promise.failures,
+        promised: percent(default.failures),
+    };
+    let late = Burning {
+        name: "ModelyardLatencyBudgetBurning",
+        what: "too many answers are late",
+        kind: "answers_late",
+        budget: |promise| promise.late,
+        promised: in_time,
+    };
+    let both = [failing, late];
+    let of_burn = |burn| both.iter().filter_map(move |of| of.alert(objectives, burn));
+    BURNS.iter().flat_map(of_burn).collect()
 }
 
-/// The part of the requests above which an alert fires.
-fn limit_of(query: &str) -> f64 {
-    let first = query.lines().next().unwrap_or_default();
-    first.rsplit("> ").next().and_then(|limit| limit.parse().ok()).unwrap_or(0.0)
+/// What is promised, and how it is broken.
+struct Burning {
+    name: &'static str,
+    what: &'static str,
+    /// The middle of what is recorded of it.
+    kind: &'static str,
+    budget: fn(&Promise) -> f64,
+    promised: String,
+}
+
+impl Burning {
+    /// One alert for all models; `None` if no rate could burn any budget as fast.
+    fn alert(&self, objectives: &Checked, burn: &Burn) -> Option<Rule> {
+        let days = f64::from(objectives.days);
+        let factor = burn.spent * days * 24.0 / burn.hours;
+        let promises = promises(objectives);
+        let parts = promises.iter().filter_map(|(of, promise)| {
+            let limit = factor * (self.budget)(promise);
+            (limit < 1.0).then(|| self.condition(of, plain(limit), objectives, burn))
+        });
+        let parts: Vec<String> = parts.collect();
+        let query = match &parts[..] {
+            [] => return None,
+            [only] => only.clone(),
+            several => several.iter().map(|p| format!("({p})")).collect::<Vec<_>>().join("\nor "),
+        };
+        let unless = match objectives.models.is_empty() {
+            true => "",
+            false => ", unless it has an objective of its own,",
+        };
+        Some(Rule::Alert(Alert {
+            name: self.name,
+            query,
+            lasts: "",
+            severity: burn.severity,
+            labels: vec![("window", burn.long.to_owned())],
+            summary: format!("{{{{ $labels.model }}}}: {}", self.what),
+            description: format!(
+                "{{{{ $value | humanizePercentage }}}} over {}, and still over {}; promised \
+                 is{unless} {} over {days} days. At this rate what may fail in that time is used \
+                 up within {}.",
+                burn.long,
+                burn.short,
+                self.promised,
+                used_up(days / factor),
+            ),
+        }))
+    }
+
+    fn condition(&self, of: &str, limit: String, objectives: &Checked, burn: &Burn) -> String {
+        let (kind, least) = (self.kind, objectives.least_failures);
+        let part =
+            |window: &str| format!("model:modelyard_{kind}:ratio_rate{window}{{{of}}} > {limit}");
+        format!(
+            "{}\nand {}\nand model:modelyard_{kind}:increase{}{{{of}}} >= {least}",
+            part(burn.long),
+            part(burn.short),
+            burn.long
+        )
+    }
 }
 
 fn used_up(days: f64) -> String {
