@@ -95,7 +95,8 @@ impl Sampler {
 fn is_within(trace_id: &[u8; 16], ratio: f64) -> bool {
     let [.., a, b, c, d, e, f, g] = *trace_id;
     let random = u64::from_be_bytes([0, a, b, c, d, e, f, g]);
-    (random as f64) < ratio * (1u64 << 56) as f64
+    // Whole numbers: as a fraction the largest would be rounded up to 1.
+    random < (ratio * (1u64 << 56) as f64) as u64
 }
 
 /// A new id.
