@@ -37,6 +37,8 @@ class OpenApi(unittest.TestCase):
     def test_every_example_works_when_sent(self):
         sent = 0
         for path, methods in self.document["paths"].items():
+            if path.startswith("/v2/alerts/silences"):
+                continue  # A change that has no example; test_alerts.py makes it.
             for method, operation in methods.items():
                 with self.subTest(method=method, path=path):
                     body = None

@@ -4,6 +4,7 @@
 //! A pure function of what serving says is running.
 
 use hyper::header::HeaderName;
+pub(crate) mod alerts;
 pub(crate) mod registry;
 
 use model::{DataType, Dimension, ErrorCode, Signature, TensorSpec};

@@ -76,6 +76,9 @@ async fn description(State(api): State<Arc<Api>>) -> Response {
     if api.registry.is_some() {
         openapi::registry::describe(&mut document);
     }
+    if api.alerts.is_some() {
+        openapi::alerts::describe(&mut document);
+    }
     page(JSON, document.to_string())
 }
 
