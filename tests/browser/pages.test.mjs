@@ -3,7 +3,7 @@
 // MODELYARD_BINARY names the binary, MODELYARD_CHROMIUM the browser (/usr/bin/chromium by default).
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -194,6 +194,38 @@ test("the registry's pages show versions, traffic and what happened", { skip }, 
   await trial.waitForSelector("#trial:not([hidden])");
   await trial.close();
   const own = requests.filter((url) => url.startsWith(shop) || url.startsWith("data:image/svg+xml"));
+  own.forEach((url) => requests.splice(requests.indexOf(url), 1));
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test("an alert is shown, kept quiet by a button, and no longer", { skip }, async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "modelyard-alerts-"));
+  const rules = path.join(folder, "alerts.toml");
+  writeFileSync(rules, `
+    every = "1s"
+    [[rules]]
+    name = "Served"
+    metric = "modelyard_model_ready"
+    above = 0
+    severity = "critical"
+    summary = "{model} is served <b>at last</b>"
+  `);
+  const alerting = await start(path.join(root, "samples/wine.onnx"), "--alerts", rules,
+    "--alerts-state", path.join(folder, "state.json"));
+  const page = await open(`${alerting}/alerts`);
+  const row = page.locator('[data-alert="Served"]');
+  for (let look = 0; look < 100 && !(await row.count()); look++) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await page.reload();
+  }
+  assert.match(await row.textContent(), /firing.*wine is served <b>at last<\/b>/s);
+  await row.getByRole("button").click();
+  await page.waitForFunction(() => document.querySelector('[data-alert="Served"]')?.textContent.includes("quiet"));
+  await page.screenshot({ path: path.join(root, "target/alerts.png"), fullPage: true });
+  await page.getByRole("button", { name: "End" }).click();
+  await page.waitForFunction(() => document.querySelector('[data-alert="Served"]')?.textContent.includes("firing"));
+  await page.close();
+  const own = requests.filter((url) => url.startsWith(alerting));
   own.forEach((url) => requests.splice(requests.indexOf(url), 1));
   rmSync(folder, { recursive: true, force: true });
 });
