@@ -158,6 +158,8 @@ pub struct Engine {
     rules: Rules,
     all: Vec<(Rule, Judge)>,
     state: State,
+    /// When this engine looked first, and last.
+    began: Option<Timestamp>,
     looked: Option<Timestamp>,
     problems: BTreeMap<String, String>,
 }
@@ -166,7 +168,7 @@ impl Engine {
     /// Goes on from a state; alerts of rules that are no more are over at the next look.
     pub fn new(rules: Rules, state: State) -> Self {
         let all = rules.all().into_iter().map(|rule| (rule, Judge::default())).collect();
-        Self { rules, all, state, looked: None, problems: BTreeMap::new() }
+        Self { rules, all, state, began: None, looked: None, problems: BTreeMap::new() }
     }
 
     /// What has to survive a restart.
@@ -197,6 +199,7 @@ impl Engine {
         let passed = self.looked.map_or(SignedDuration::ZERO, |before| now.duration_since(before));
         let passed = passed.clamp(SignedDuration::ZERO, most);
         self.looked = Some(now);
+        self.began.get_or_insert(now);
         let mut by_metric = ByMetric::new();
         for sample in samples {
             by_metric.entry(&sample.metric).or_default().push(sample);
@@ -294,6 +297,14 @@ impl Engine {
             let alert = &state.alerts[&key];
             let name = alert.labels.get("alertname");
             let rule = self.all.iter().find(|(rule, _)| Some(&rule.name) == name);
+            // After a start counters are there only once something is counted again.
+            let waits = rule.is_some_and(|(rule, _)| {
+                let began = self.began.unwrap_or(now);
+                alert.since < began && now.duration_since(began) < rule.window()
+            });
+            if waits && alert.stage == Stage::Firing {
+                continue;
+            }
             let keep = rule.map_or(SignedDuration::ZERO, |(rule, _)| rule.keep);
             changed |= state.ends(&key, keep, now, passed);
         }

@@ -400,10 +400,14 @@ fn after_a_restart_nothing_is_over_before_its_window_was_seen() {
     let rules = Rules::parse(&format!("defaults = false\nevery = \"5s\"\n{rules}")).unwrap();
     let mut engine = Engine::new(rules, before.state().clone());
     for second in (10..70).step_by(5) {
-        engine.look(at(second), &counted(0.0, 1.0), &[]);
+        // At first nothing has been counted at all.
+        let samples = if second < 30 { Vec::new() } else { counted(0.0, 1.0) };
+        engine.look(at(second), &samples, &[]);
         assert_eq!(stage(&engine), Some(Stage::Firing), "{second}");
     }
-    engine.look(at(70), &counted(0.0, 1.0), &[]);
+    for second in [70, 75, 80, 85] {
+        engine.look(at(second), &counted(0.0, 1.0), &[]);
+    }
     assert_eq!(stage(&engine), Some(Stage::Resolved));
 }
 
