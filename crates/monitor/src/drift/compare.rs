@@ -1,7 +1,7 @@
 //! One column before against after: every statistic, and each way in which it may have changed
 //! with its effect and its evidence.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::column::{Column, Kind, Numbers, Texts};
 use super::picture::{self, Picture};
@@ -97,7 +97,7 @@ pub struct Change {
 }
 
 /// The ways in which a column may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// The shape of the distribution: for numbers the statistic of Kolmogorov and Smirnov, for

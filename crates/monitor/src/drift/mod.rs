@@ -25,6 +25,7 @@ mod picture;
 mod report;
 pub mod significance;
 pub mod statistics;
+pub mod watch;
 
 pub use column::{Column, Kind, Numbers, Texts};
 pub use compare::{Change, Description, MOST_CATEGORIES, Measured, Statistics, What, measure};
