@@ -53,6 +53,8 @@ pub struct Api {
     pub alerts: Option<Alerts>,
     /// What records requests for traces, if any are.
     pub tracer: Option<Tracer>,
+    /// What is known of the drift of models, if it is watched.
+    pub drift: Option<Drift>,
     /// Names and limits.
     pub options: ApiOptions,
 }
@@ -65,6 +67,10 @@ pub struct Alerts {
     /// Whether callers may keep them quiet.
     pub open_to_callers: bool,
 }
+
+/// What is known of the drift of a model, or of one of its versions, since a time in seconds since
+/// 1970: one JSON value for each version that is watched.
+pub type Drift = Arc<dyn Fn(&str, Option<&str>, i64) -> Vec<serde_json::Value> + Send + Sync>;
 
 /// Names and limits of a server. Every limit bounds what one client can hold.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use api::{ApiOptions, Doors};
 use import::repository::Versions;
 use model::InstanceSettings;
 use monitor::alerts::Rules;
+use monitor::drift::watch::Settings;
 use serving::{Limits, Slo};
 
 use crate::Failure;
@@ -48,6 +49,15 @@ pub struct Raw {
     /// address in the user's data folder]
     #[arg(long, value_name = "FILE", help_heading = "Monitoring")]
     pub alerts_state: Option<PathBuf>,
+    /// Watch whether inputs and predictions drift: GET /v2/models/MODEL/drift tells [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", help_heading = "Drift")]
+    pub drift: Option<bool>,
+    /// Folder that keeps what was learned of drift over a restart [default: it is learned anew]
+    #[arg(long, value_name = "FOLDER", help_heading = "Drift")]
+    pub drift_state: Option<PathBuf>,
+    /// The chance of any false alarm of drift in a week of a version [default: 0.01]
+    #[arg(long, value_name = "PART", help_heading = "Drift")]
+    pub drift_alpha: Option<f64>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub host: Option<String>,
@@ -185,6 +195,9 @@ pub struct Config {
     pub model_control: bool,
     /// The most bytes of uploads that wait to be published.
     pub upload_bytes: u64,
+    /// How drift is watched, if it is.
+    pub drift: Option<Settings>,
+    pub drift_state: Option<PathBuf>,
     pub defaults: Defaults,
     pub slo: Option<Slo>,
     pub max_queue: usize,
@@ -221,6 +234,9 @@ impl Raw {
             cache: self.cache.or(other.cache),
             alerts: self.alerts.or(other.alerts),
             alerts_state: self.alerts_state.or(other.alerts_state),
+            drift: self.drift.or(other.drift),
+            drift_state: self.drift_state.or(other.drift_state),
+            drift_alpha: self.drift_alpha.or(other.drift_alpha),
             host: self.host.or(other.host),
             port: self.port.or(other.port),
             grpc_port: self.grpc_port.or(other.grpc_port),
@@ -266,6 +282,11 @@ impl Raw {
         }
         for (name, value) in [("instances", self.instances), ("threads", self.threads)] {
             value.map(|value| at_least_one(name, value)).transpose()?;
+        }
+        let alpha = self.drift_alpha.unwrap_or(Settings::default().alpha);
+        if !(1e-9..=0.5).contains(&alpha) {
+            let expected = "expected a part between 0 and 0.5, such as 0.01";
+            return Err(Failure::usage(format!("--drift-alpha {alpha}: {expected}")));
         }
         let listen = listen_address(self.host.as_deref(), self.port.unwrap_or(8080))?;
         let is_local = listen.ip().is_loopback();
@@ -315,6 +336,8 @@ impl Raw {
             metrics_interval: collector::interval(variable)?,
             listen,
             model_control: self.model_control.unwrap_or(is_local),
+            drift: self.drift.unwrap_or(true).then(|| Settings { alpha, ..Settings::default() }),
+            drift_state: self.drift_state,
             upload_bytes: match &self.max_upload_size {
                 Some(size) => flag("max-upload-size", size, parse_size)? as u64,
                 None => 16 << 30,

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::collector::Plan;
 use crate::config::{Config, Models, Raw};
+use crate::drift::Drifts;
 use crate::engines::Search;
 use crate::library::Library;
 use crate::log::Logging;
@@ -133,6 +134,11 @@ async fn serve(
         }
         None => None,
     };
+    let profiles = presence.as_ref().map(|presence| presence.registry.clone());
+    let drifts = config
+        .drift
+        .map(|settings| Drifts::watch(&watching, settings, profiles, config.drift_state.clone()));
+    let drift = drifts.as_ref().map(Drifts::report);
     let aliases = presence.as_ref().map(|presence| presence.aliases.clone());
     let tracer = telemetry.map(|(exporter, plan)| Tracer {
         sampler: plan.sampler,
@@ -147,6 +153,7 @@ async fn serve(
         aliases,
         alerts: Some(alerts),
         tracer,
+        drift,
         options: config.api,
     };
     let told = presence.as_ref().map(|presence| presence.registry.clone());
@@ -187,6 +194,9 @@ async fn serve(
         presence.end().await;
     }
     watching.finish().await;
+    if let Some(drifts) = drifts {
+        drifts.keep().await;
+    }
     if let Some(logging) = logging {
         logging.finish().await;
     }

@@ -207,6 +207,7 @@ async fn serve(
         aliases: None,
         alerts: None,
         tracer: None,
+        drift: None,
         options,
     };
     let stopped = tokio::spawn(api::serve(listener, api, async move {

@@ -1,19 +1,31 @@
 //! `modelyard drift`: whether data has changed.
 
 mod compare;
+mod model;
 mod page;
+mod served;
 mod table;
 mod text;
 
 use clap::Subcommand;
+pub use served::Drifts;
 
 use crate::Failure;
 
-/// The verb's own verbs.
+/// The verb's own verbs, and what it takes without one.
 #[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  modelyard drift fraud --since 7d               of a model that a server watches
+  modelyard drift compare a.parquet b.parquet    of two tables"
+)]
 pub struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
+    #[command(flatten)]
+    model: model::Args,
 }
 
 #[derive(Debug, Subcommand)]
@@ -24,8 +36,12 @@ enum Verb {
 
 /// Does what was asked for.
 pub fn run(args: Args) -> Result<(), Failure> {
-    match args.verb {
-        Verb::Compare(args) => compare::run(args),
+    match (args.verb, &args.model.model) {
+        (Some(Verb::Compare(args)), _) => compare::run(args),
+        (None, Some(model)) => model::run(&args.model, model),
+        (None, None) => Err(Failure::usage("drift of what?").help(
+            "name a model of a running server, or compare two tables: modelyard drift compare A B",
+        )),
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use monitor::drift::watch::{Seen, Status, WatchReport};
 use monitor::drift::{Judged, Picture, Report, Side, Verdict, short};
 
+use super::model::{self, Version};
 use super::text;
 
 const STYLE: &str = "
@@ -23,24 +25,19 @@ svg { max-width: 100%; height: auto } svg text { fill: var(--faint); font-size: 
 .b { fill: var(--before) } .a { fill: var(--after) } svg line { stroke: var(--rule) }
 ";
 
-/// The page.
+/// What the colours mean.
+const LEGEND: &str = "<svg width=\"10\" height=\"10\"><rect class=\"b\" width=\"10\" height=\"10\"/></svg> before \
+     <svg width=\"10\" height=\"10\"><rect class=\"a\" width=\"10\" height=\"10\"/></svg> after";
+
+/// The page of two tables.
 pub fn page(report: &Report, [before, after]: &[String; 2]) -> String {
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>Drift: {0} → {1}</title><style>{STYLE}</style></head><body>\
-         <h1>Drift: {0} → {1}</h1><p>{2}.</p>",
-        escaped(before),
-        escaped(after),
-        escaped(&text::found(report))
-    );
+    let mut page = head(&format!("Drift: {before} → {after}"));
+    let _ = write!(page, "<p>{}.</p>", escaped(&text::found(report)));
     let settings = &report.settings;
     let _ = write!(
         page,
         "<p class=\"faint\">A column has drifted if a change is large (shift ≥ {}, missing ≥ {}, \
-         new ≥ {}) and no chance (at most {} of the columns said to have drifted). \
-         <svg width=\"10\" height=\"10\"><rect class=\"b\" width=\"10\" height=\"10\"/></svg> before \
-         <svg width=\"10\" height=\"10\"><rect class=\"a\" width=\"10\" height=\"10\"/></svg> after</p>",
+         new ≥ {}) and no chance (at most {} of the columns said to have drifted). {LEGEND}</p>",
         settings.shift, settings.missing, settings.new, settings.alpha
     );
     for mismatch in &report.mismatched {
@@ -55,6 +52,73 @@ pub fn page(report: &Report, [before, after]: &[String; 2]) -> String {
     }
     page.push_str("</body></html>\n");
     page
+}
+
+/// The page of a model.
+pub fn of_model(name: &str, versions: &[Version]) -> String {
+    let mut page = head(&format!("Drift of {name}"));
+    for version in versions {
+        let report = &version.report;
+        let _ = write!(
+            page,
+            "<h2>Version {}</h2><p>{}, {} rows.</p><p class=\"faint\">{LEGEND}</p>",
+            escaped(&version.version),
+            escaped(&model::found(report)),
+            report.rows
+        );
+        report.features.iter().for_each(|seen| feature(&mut page, report, seen));
+        for note in &report.notes {
+            let _ = write!(page, "<p class=\"faint\">{}</p>", escaped(note));
+        }
+    }
+    page.push_str("</body></html>\n");
+    page
+}
+
+fn feature(page: &mut String, report: &WatchReport, seen: &Seen) {
+    let (class, open) = match seen.status {
+        Status::Drifted => ("drifted", " open"),
+        Status::Watched => ("stable", ""),
+        Status::Learning => ("not_compared", ""),
+    };
+    let change = model::change(seen, report).map_or(String::new(), |(what, effect)| {
+        format!("{} {}, {}", text::what(what), text::short3(effect), model::evidence(seen))
+    });
+    let _ = write!(
+        page,
+        "<details{open}><summary><span class=\"name\">{}</span> <span class=\"{class}\">{}</span> \
+         <span class=\"faint\">{}</span></summary><div class=\"both\">",
+        escaped(&seen.feature),
+        model::status(seen),
+        escaped(&change)
+    );
+    if let Some(picture) = &seen.picture {
+        plot(page, picture);
+    }
+    page.push_str("<table><tr><th>change</th><th>effect</th><th>matters from</th></tr>");
+    for (what, effect) in &seen.changes {
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            text::what(*what),
+            text::short3(*effect),
+            report.settings.threshold(*what)
+        );
+    }
+    page.push_str("</table>");
+    for drift in seen.drift.iter().chain(&seen.past) {
+        let _ = write!(page, "<p>{}</p>", escaped(&model::told(drift)));
+    }
+    page.push_str("</div></details>");
+}
+
+fn head(title: &str) -> String {
+    let title = escaped(title);
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
+    )
 }
 
 fn column(page: &mut String, report: &Report, judged: &Judged) {

@@ -175,9 +175,9 @@ fn percent(part: f64) -> String {
 }
 
 /// Bars of one scale, an eighth of a line or more for what is not nothing.
-fn bars(picture: &Picture) -> (String, String) {
+pub fn bars(picture: &Picture) -> (String, String) {
     let most = picture.before.iter().chain(&picture.after).copied().fold(0.0, f64::max);
-    let bar = |part: &f64| match (part / most * 8.0).ceil() as usize {
+    let bar = |part: &f64| match (part / most.max(1e-9) * 8.0).ceil() as usize {
         0 => ' ',
         eighths => ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][eighths.min(8) - 1],
     };
@@ -185,7 +185,7 @@ fn bars(picture: &Picture) -> (String, String) {
     (side(&picture.before), side(&picture.after))
 }
 
-fn clipped(text: &str, most: usize) -> String {
+pub fn clipped(text: &str, most: usize) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
     match clean.chars().count() > most {
         true => clean.chars().take(most - 1).chain(['…']).collect(),

@@ -23,7 +23,7 @@ pub use change::{
     rollback, traffic,
 };
 pub use compare::{Diff, diff};
-pub use data::is_missing;
+pub use data::{is_missing, of_version as profile_of};
 pub use exporting::{Export, export};
 pub use follow::{Followed, Followee};
 pub use hold::{made_up_name, say};

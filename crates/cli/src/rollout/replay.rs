@@ -128,7 +128,7 @@ async fn answer(
     let (control, options) =
         (Arc::new(Refusing("this server only replays")), ApiOptions::default());
     let (registry, aliases, alerts, tracer) = (None, None, None, None);
-    let api = Api { serving, control, registry, aliases, alerts, tracer, options };
+    let api = Api { serving, control, registry, aliases, alerts, tracer, drift: None, options };
     let (stop, stopped) = watch::channel(false);
     let until = async move {
         let mut stopped = stopped;

@@ -1,6 +1,6 @@
 //! The shape of a column before and after, in few bars.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::statistics::{self, Pair};
 
@@ -9,7 +9,7 @@ const BARS: usize = 20;
 const CATEGORIES: usize = 8;
 
 /// Bars of two samples side by side: parts of each, which add up to 1.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Picture {
     /// What each bar is of: a text or number, or the lower end of an interval, the first and last
     /// of which hold everything beyond them too.

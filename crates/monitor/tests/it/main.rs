@@ -4,6 +4,7 @@
 mod alerts;
 mod drift;
 mod log;
+mod watch;
 
 use monitor::profile::{Builder, Kind, Profile, Value};
 use proptest::prelude::*;

@@ -149,6 +149,34 @@ pub(super) fn statistics(
     Ok(json_response(&json!({ "model_stats": models })))
 }
 
+/// What is known of a model's drift; `since=SECONDS` leaves out what was over before so long ago.
+pub(super) fn drift(
+    api: &Api,
+    name: &str,
+    version: Option<&str>,
+    query: Option<&str>,
+) -> Result<Response<Body>, Failure> {
+    let mut since = 0;
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let seconds = pair.strip_prefix("since=").and_then(|text| text.parse::<u32>().ok());
+        let Some(seconds) = seconds else {
+            let message = format!("\"{pair}\": expected since=SECONDS, such as since=604800");
+            return Err(Failure::new(ErrorCode::InvalidArgument, message));
+        };
+        let now = UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs() as i64);
+        since = now - i64::from(seconds);
+    }
+    let Some(drift) = &api.drift else {
+        let message = "drift is not watched by this server: it was started with --drift false";
+        return Err(Failure::new(ErrorCode::NotFound, message));
+    };
+    let versions = drift(name, version, since);
+    if versions.is_empty() {
+        api.serving.check(name, version)?;
+    }
+    Ok(json_response(&json!({ "model": name, "versions": versions })))
+}
+
 fn model_statistics(statistics: &Statistics) -> Value {
     let count = |count: Count| json!({ "count": count.count, "ns": count.time.as_nanos() as u64 });
     let none = json!({ "count": 0, "ns": 0 });

@@ -58,6 +58,7 @@ enum Part {
     Infer,
     Config,
     Statistics,
+    Drift,
 }
 
 impl<'a> Route<'a> {
@@ -69,6 +70,7 @@ impl<'a> Route<'a> {
                 ["infer"] => Part::Infer,
                 ["config"] => Part::Config,
                 ["stats"] => Part::Statistics,
+                ["drift"] => Part::Drift,
                 _ => return None,
             })
         };
@@ -147,6 +149,9 @@ pub(super) async fn answer(
         }
         Route::Model { name, version, part: Part::Statistics } => {
             describe::statistics(api, Some(name), version)
+        }
+        Route::Model { name, version, part: Part::Drift } => {
+            describe::drift(api, name, version, parts.uri.query())
         }
         Route::Index(of) | Route::Load(of, _) | Route::Unload(of, _) => {
             only_repository(of)?;
@@ -299,6 +304,7 @@ mod tests {
             ("models/m/versions/v10/infer", model("m", Some("v10"), Part::Infer)),
             ("models/m/versions/1", model("m", Some("1"), Part::Metadata)),
             ("models/stats", Some(Route::AllStatistics)),
+            ("models/m/drift", model("m", None, Part::Drift)),
             ("models/m/versions/2/stats", model("m", Some("2"), Part::Statistics)),
             ("repository/index", Some(Route::Index(""))),
             ("repository/r/index", Some(Route::Index("r"))),

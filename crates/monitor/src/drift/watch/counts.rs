@@ -30,7 +30,7 @@ impl Counts {
                 self.outside += u32::from(number < *min || number > *max);
             }
             Shape::Texts { .. } if number.is_finite() => {
-                self.text(reference, number.to_string().as_bytes());
+                self.text(reference, &number.to_string());
             }
             _ if number.is_nan() => self.missing += 1,
             _ => self.infinite += 1,
@@ -38,7 +38,7 @@ impl Counts {
     }
 
     /// Counts a text. Where there were numbers, it has to be one.
-    pub fn text(&mut self, reference: &Reference, text: &[u8]) {
+    pub fn text(&mut self, reference: &Reference, text: &str) {
         match &reference.shape {
             _ if text.is_empty() => self.missing += 1,
             Shape::Texts { bins, .. } => {
@@ -46,14 +46,10 @@ impl Counts {
                 self.bins[known.unwrap_or(reference.bins() - 1)] += 1;
                 self.new += u32::from(known.is_none());
             }
-            Shape::Numbers { .. } => {
-                let number =
-                    std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
-                match number {
-                    Some(number) => self.number(reference, number),
-                    None => self.other += 1,
-                }
-            }
+            Shape::Numbers { .. } => match text.trim().parse().ok() {
+                Some(number) => self.number(reference, number),
+                None => self.other += 1,
+            },
         }
     }
 

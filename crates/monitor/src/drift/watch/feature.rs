@@ -23,6 +23,8 @@ const TREND: usize = 168;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Feature {
     pub reference: Reference,
+    /// How sure the bounds of the reference are.
+    level: f64,
     pub counts: Counts,
     bets: Vec<Bets>,
     /// The two last halves of what is recent.
@@ -39,7 +41,7 @@ pub(super) struct Feature {
 }
 
 impl Feature {
-    pub fn new(reference: Reference) -> Self {
+    pub fn new(reference: Reference, level: f64) -> Self {
         let counts = Counts::new(reference.bins());
         Self {
             bets: Vec::new(),
@@ -48,6 +50,7 @@ impl Feature {
             of_hour: counts.clone(),
             counts,
             reference,
+            level,
             season: Season::default(),
             drift: None,
             past: Vec::new(),
@@ -134,7 +137,7 @@ impl Feature {
     fn null(&self, place: usize, settings: &Settings) -> Null {
         let event = &self.reference.events[place];
         let interval = |event: &Event| {
-            let room = settings.tolerated(event.kind.what()).max(event.uncertainty(settings.level));
+            let room = settings.tolerated(event.kind.what()).max(event.uncertainty(self.level));
             Null { low: event.part - room, high: event.part + room }
         };
         let before = interval(event);

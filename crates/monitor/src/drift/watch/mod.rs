@@ -35,9 +35,11 @@ const STATE: &str = "modelyard.watch-state/1";
 /// Rows of a request that are looked at: those of one request may be alike.
 const ROWS: usize = 16;
 
-/// Rows that are bet on at once, or after so many seconds.
+/// Rows that are bet on at once: from so many on after a second, as many as there are after a minute,
+/// and never more than that.
 const BLOCK: u64 = 64;
 const WAIT: i64 = 60;
+const LARGEST: u64 = 512;
 
 const HOUR: i64 = 3600;
 const WEEK: f64 = 7.0 * 24.0 * 3600.0;
@@ -56,9 +58,6 @@ pub struct Settings {
     pub new: f64,
     /// Rows from which what has no profile is learned.
     pub first: u64,
-    /// How sure the bounds of what was profiled are; set from `alpha`.
-    #[serde(default)]
-    level: f64,
 }
 
 impl Default for Settings {
@@ -70,7 +69,6 @@ impl Default for Settings {
             missing: drift.missing,
             new: drift.new,
             first: 2000,
-            level: 0.0,
         }
     }
 }
@@ -116,6 +114,8 @@ pub struct Drift {
 pub struct Watch {
     schema: String,
     settings: Settings,
+    /// How sure the bounds of profiles are.
+    level: f64,
     groups: Vec<Group>,
     features: Vec<Watched>,
     notes: Vec<String>,
@@ -160,13 +160,14 @@ impl Watch {
         let count = columns.len().max(1) as f64;
         // A tenth of what may go wrong is left for profiles that are off, shared by about twenty
         // events of each feature.
-        let settings = Settings { level: settings.alpha / 10.0 / count / 20.0, ..settings };
+        let level = settings.alpha / 10.0 / count / 20.0;
         let features = columns.into_iter().map(|column| {
             let known = column.profile.and_then(Reference::new);
             let state = match known {
-                Some(reference) => {
-                    State::Compared { first_rows: false, feature: Feature::new(reference).into() }
-                }
+                Some(reference) => State::Compared {
+                    first_rows: false,
+                    feature: Feature::new(reference, level).into(),
+                },
                 None => State::Learning { rows: 0, builder: None },
             };
             Watched { name: column.name, predicted: column.predicted, state }
@@ -174,6 +175,7 @@ impl Watch {
         Self {
             schema: STATE.to_owned(),
             settings,
+            level,
             features: features.collect(),
             groups,
             notes,
@@ -212,8 +214,8 @@ impl Watch {
     }
 
     /// The state, to [go on](Self::restore) with after a restart.
-    pub fn keep(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+    pub fn keep(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
     }
 
     /// Looks at a prediction. Failed ones, and those that nobody saw, are passed over.
@@ -238,7 +240,9 @@ impl Watch {
         }
         self.first.get_or_insert(time);
         (self.waiting, self.rows, self.last) = (self.waiting + rows, self.rows + rows, time);
-        if self.waiting >= BLOCK || time - self.began >= WAIT {
+        let waited = time - self.began;
+        let ripe = self.waiting >= BLOCK && waited >= 1;
+        if ripe || self.waiting >= LARGEST || waited >= WAIT {
             self.settle(time);
         }
     }
@@ -251,7 +255,7 @@ impl Watch {
         (self.before, self.waiting) = (self.began, 0);
         let stake = passed as f64 / WEEK;
         for watched in &mut self.features {
-            watched.settle(self.began, stake, &self.settings);
+            watched.settle((self.began, stake), &self.settings, self.level);
         }
         let mut evidence: Vec<(usize, f64)> = Vec::new();
         let mut compared = 0.0;
@@ -292,7 +296,7 @@ impl Watched {
             State::Compared { feature, .. } => match value {
                 Value::Number(number) => feature.counts.number(&feature.reference, number),
                 Value::Text(text) | Value::Untyped(text) => {
-                    feature.counts.text(&feature.reference, text.as_bytes());
+                    feature.counts.text(&feature.reference, text);
                 }
                 Value::Missing => feature.counts.missing += 1,
             },
@@ -306,7 +310,7 @@ impl Watched {
         }
     }
 
-    fn settle(&mut self, time: i64, stake: f64, settings: &Settings) {
+    fn settle(&mut self, (time, stake): (i64, f64), settings: &Settings, level: f64) {
         match &mut self.state {
             State::Compared { feature, .. } => feature.settle(time, stake, settings),
             State::Learning { rows, builder } if *rows >= settings.first => {
@@ -315,7 +319,7 @@ impl Watched {
                 // A feature without any value stays unknown: it begins again.
                 *rows = 0;
                 if let Some(reference) = column.as_ref().and_then(Reference::new) {
-                    let feature = Feature::new(reference).into();
+                    let feature = Feature::new(reference, level).into();
                     self.state = State::Compared { first_rows: true, feature };
                 }
             }

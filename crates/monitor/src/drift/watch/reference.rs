@@ -32,7 +32,7 @@ pub(super) enum Shape {
     /// Bin `i` holds what is above cut `i - 1` and up to cut `i`.
     Numbers { cuts: Vec<f64>, min: f64, max: f64 },
     /// Each text has a bin; the last one is of all others.
-    Texts { bins: HashMap<Box<[u8]>, usize>, names: Vec<String> },
+    Texts { bins: HashMap<String, usize>, names: Vec<String> },
 }
 
 /// Something that happens in a part of the rows.
@@ -128,17 +128,17 @@ impl Reference {
         let event = |(i, part): (usize, &f64)| Event { kind: Happens::Is(i), part: *part, rows };
         let mut events: Vec<Event> = parts.iter().enumerate().map(event).collect();
         let mut names: Vec<String> = common.iter().map(|(name, _)| name.clone()).collect();
-        let mut bins: HashMap<Box<[u8]>, usize> = HashMap::new();
+        let mut bins: HashMap<String, usize> = HashMap::new();
         // A profile that has seen more texts than it lists does not know what is new.
         if column.distinct <= column.top.len() as u64 {
             events.push(Event { kind: Happens::New, part: 0.0, rows });
             let rare = common.len();
             column.top.iter().for_each(|(name, _)| {
-                bins.insert(name.as_bytes().into(), rare);
+                bins.insert(name.clone(), rare);
             });
         }
         for (bin, name) in names.iter().enumerate() {
-            bins.insert(name.as_bytes().into(), bin);
+            bins.insert(name.clone(), bin);
         }
         names.push("others".into());
         Self { shape: Shape::Texts { bins, names }, events, parts }

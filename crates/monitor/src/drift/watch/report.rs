@@ -1,6 +1,6 @@
 //! What a watch has seen.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Drift, Settings, State, Watch, Watched};
 use crate::drift::{Picture, What};
@@ -9,10 +9,10 @@ use crate::drift::{Picture, What};
 pub const SCHEMA: &str = "modelyard.watch/1";
 
 /// What a watch has seen. Times are seconds since 1970.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WatchReport {
     /// Always [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// Whether any feature has drifted and is not as before again.
     pub drifted: bool,
     /// Rows that were looked at.
@@ -33,7 +33,7 @@ pub struct WatchReport {
 }
 
 /// What is known of a feature.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Seen {
     /// Its name.
     pub feature: String,
@@ -64,7 +64,7 @@ pub struct Seen {
 }
 
 /// Where a feature stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It has drifted.
@@ -85,7 +85,7 @@ impl Watch {
         let shift = |seen: &Seen| seen.changes.first().map_or(0.0, |(_, shift)| *shift);
         features.sort_by(|a, b| a.status.cmp(&b.status).then(shift(b).total_cmp(&shift(a))));
         WatchReport {
-            schema: SCHEMA,
+            schema: SCHEMA.to_owned(),
             drifted: self.has_drifted(),
             rows: self.rows,
             skipped: self.skipped,
