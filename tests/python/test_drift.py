@@ -1,4 +1,4 @@
-"""`modelyard drift compare` on files, against scipy and pandas."""
+"""`modelyard drift compare` on files, against scipy and pandas; and drift of a model that is served."""
 
 import json
 import os
@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import tempfile
 import unittest
+import urllib.error
+import urllib.request
 
 import harness
+import models
 
 
 class Compare(unittest.TestCase):
@@ -148,6 +151,113 @@ class Compare(unittest.TestCase):
         self.assertIn("expected a part between", self.compare("a.csv", "a.csv", "--alpha", "7", code=2))
         header = self.columns(self.compare("a.csv", "head.csv", "--json"))
         self.assertEqual({column["verdict"] for column in header.values()}, {"not_compared"})
+
+
+class Served(unittest.TestCase):
+    """A model of three numbers with the profile of its training data, on a server."""
+
+    @classmethod
+    def setUpClass(cls):
+        harness.needs("onnx", "numpy", "pandas")
+        import numpy as np
+        import pandas as pd
+
+        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory())
+        models.save(cls.folder, "sum", models.regression())
+        cls.model = os.path.join(cls.folder, "sum", "1", "model.onnx")
+        cls.registry = os.path.join(cls.folder, "registry")
+        cls.state = os.path.join(cls.folder, "state")
+        random = np.random.default_rng(1)
+        train = os.path.join(cls.folder, "train.csv")
+        pd.DataFrame(random.normal(size=(5000, 3)), columns=["age", "income", "debt"]).to_csv(train, index=False)
+        cls.run_it("push", cls.model, "--name", "sum", "--data-profile", train, "--alias", "champion",
+                   "--registry", cls.registry)
+
+    @classmethod
+    def run_it(cls, *arguments, code=0):
+        binary = os.environ.get("MODELYARD_BINARY") or harness.skip("no MODELYARD_BINARY")
+        done = subprocess.run([binary, *arguments], capture_output=True, text=True)
+        if done.returncode != code:
+            raise AssertionError(f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    def ask(self, server, rows, shift=0.0, seed=2):
+        """Sends rows in requests of 16, the most that is looked at of one."""
+        import numpy as np
+
+        random = np.random.default_rng(seed)
+        url = f"http://{server.address}/v2/models/sum/infer"
+        for _ in range(rows // 16):
+            x = random.normal(size=(16, 3))
+            x[:, 1] += shift
+            body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [16, 3], "data": x.ravel().tolist()}]}
+            request = urllib.request.Request(url, json.dumps(body).encode())
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                self.assertEqual(reply.status, 200)
+
+    def drift(self, server, *arguments, code=0):
+        return self.run_it("drift", "sum", "--url", f"http://{server.address}", *arguments, code=code)
+
+    def features(self, server):
+        (version,) = json.loads(self.drift(server, "--json"))["versions"]
+        return version, {seen["feature"]: seen for seen in version["features"]}
+
+    def test_what_is_served_is_watched(self):
+        arguments = ["--registry", self.registry, "--drift-state", self.state]
+        ready = lambda server: lambda: self.is_ready(server)
+        with harness.Server(arguments) as server:
+            harness.wait_until(ready(server), server)
+            self.assertIn("nothing was asked", self.drift(server))
+            self.ask(server, 16)
+            harness.wait_until(lambda: json.loads(self.drift(server, "--json"))["versions"], server)
+            self.ask(server, 2400)
+            harness.wait_until(lambda: self.features(server)[0]["rows"] >= 2000, server)
+            version, features = self.features(server)
+            self.assertFalse(version["drifted"])
+            self.assertEqual(set(features), {"age", "income", "debt", "y"})
+            self.assertEqual((features["age"]["status"], features["age"]["first_rows"]), ("watched", False))
+            self.assertTrue(features["y"]["predicted"])
+            self.drift(server, "--fail-on", "drift")
+        self.assertEqual(os.listdir(self.state), ["sum@1.json"])
+        with harness.Server(arguments) as server:
+            harness.wait_until(ready(server), server)
+            self.ask(server, 16, seed=3)
+            harness.wait_until(lambda: json.loads(self.drift(server, "--json"))["versions"], server)
+            # It goes on where it was.
+            self.assertGreaterEqual(self.features(server)[0]["rows"], 2000)
+            self.ask(server, 4000, shift=1.5, seed=4)
+            harness.wait_until(lambda: self.features(server)[0]["drifted"], server)
+            version, features = self.features(server)
+            self.assertEqual(features["income"]["status"], "drifted")
+            self.assertEqual(features["income"]["drift"]["what"], "shift")
+            self.assertEqual(features["age"]["status"], "watched")
+            page = os.path.join(self.folder, "r.html")
+            shown = self.drift(server, "--since", "7d", "--html", page, "--fail-on", "drift", code=4)
+            self.assertRegex(shown, r"income +drifted .*shift 0\.\d+")
+            self.assertIn("sum has drifted", shown)
+            with open(page, encoding="utf-8") as file:
+                self.assertIsNone(re.search(r"(?:src|href)=|url\(|@import|https?://", file.read()))
+            self.refused(server, "sum/drift?since=yesterday", 400, "expected since=SECONDS")
+            self.refused(server, "nobody/drift", 404, "nobody")
+
+    def test_it_can_be_off(self):
+        with harness.Server([f"--model=sum={self.model}", "--drift", "false"]) as server:
+            harness.wait_until(lambda: self.is_ready(server), server)
+            self.refused(server, "sum/drift", 404, "drift is not watched")
+
+    def is_ready(self, server):
+        try:
+            with urllib.request.urlopen(f"http://{server.address}/v2/models/sum/ready", timeout=5) as reply:
+                return reply.status == 200
+        except urllib.error.HTTPError:
+            return False
+
+    def refused(self, server, path, status, expected):
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://{server.address}/v2/models/{path}", timeout=5)
+        with refused.exception as error:
+            self.assertEqual(error.code, status)
+            self.assertIn(expected, error.read().decode())
 
 
 if __name__ == "__main__":

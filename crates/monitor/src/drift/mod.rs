@@ -21,6 +21,7 @@
 
 mod column;
 mod compare;
+pub mod estimate;
 mod picture;
 mod report;
 pub mod significance;

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod drift;
+mod estimate;
 mod log;
 mod watch;
 
