@@ -153,6 +153,43 @@ class Compare(unittest.TestCase):
         self.assertEqual({column["verdict"] for column in header.values()}, {"not_compared"})
 
 
+class Estimated(unittest.TestCase):
+    """`modelyard drift estimate`, against what the labels say later."""
+
+    def test_estimates_hold_and_scores_are_calibrated(self):
+        harness.needs("numpy", "pandas", "pyarrow")
+        import numpy as np
+        import pandas as pd
+
+        random = np.random.default_rng(1)
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+
+        def table(rows, low, high):
+            true = random.uniform(low, high, rows)
+            # Scores that are far from probabilities, in the right order.
+            return pd.DataFrame({"score": true ** 3, "said": true > 0.5, "label": (random.random(rows) < true) * 1})
+
+        known, new = table(20000, 0, 1), table(8000, 0.2, 0.8)
+        known.to_parquet(f"{folder}/known.parquet")
+        for kind in ("parquet", "csv"):
+            save = new.drop(columns="label")
+            save.to_parquet(f"{folder}/new.parquet") if kind == "parquet" else save.to_csv(f"{folder}/new.csv")
+            run = lambda *more, code=0: Served.run_it("drift", "estimate", f"{folder}/new.{kind}", *more, code=code)
+            reference = ["--reference", f"{folder}/known.parquet", "--label", "label"]
+            report = json.loads(run("--score", "score", "--prediction", "said", *reference, "--json"))
+            said, label = new["said"].to_numpy(bool), new["label"].to_numpy(bool)
+            real = {"accuracy": (said == label).mean(), "precision": label[said].mean(),
+                    "recall": said[label].mean(), "specificity": (~said)[~label].mean()}
+            for name, value in real.items():
+                self.assertAlmostEqual(report["estimated"][name]["value"], value, delta=0.03, msg=name)
+            accuracy = (known["said"] == known["label"].astype(bool)).mean()
+            self.assertAlmostEqual(report["reference"]["accuracy"]["value"], accuracy, places=9)
+            shown = run("--score", "score", "--threshold", "0.125", *reference)
+            self.assertRegex(shown, r"ROC AUC +0\.\d{4} +0\.\d{4}")
+            self.assertIn("no column", run("--score", "nothing", code=1))
+            self.assertIn("expected 1 or 0", run("--score", "said", "--prediction", "score", code=1))
+
+
 class Served(unittest.TestCase):
     """A model of three numbers with the profile of its training data, on a server."""
 

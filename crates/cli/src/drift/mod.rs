@@ -1,6 +1,7 @@
 //! `modelyard drift`: whether data has changed.
 
 mod compare;
+mod estimate;
 mod model;
 mod page;
 mod served;
@@ -32,12 +33,15 @@ pub struct Args {
 enum Verb {
     /// Compare two tables, column by column; needs no server
     Compare(compare::Args),
+    /// Estimate how well a binary classifier does before labels are known; needs no server
+    Estimate(estimate::Args),
 }
 
 /// Does what was asked for.
 pub fn run(args: Args) -> Result<(), Failure> {
     match (args.verb, &args.model.model) {
         (Some(Verb::Compare(args)), _) => compare::run(args),
+        (Some(Verb::Estimate(args)), _) => estimate::run(&args),
         (None, Some(model)) => model::run(&args.model, model),
         (None, None) => Err(Failure::usage("drift of what?").help(
             "name a model of a running server, or compare two tables: modelyard drift compare A B",

@@ -128,16 +128,16 @@ impl Table {
         }
     }
 
+    fn place(&self, name: &str) -> Result<usize, Failure> {
+        let found = self.columns.iter().find(|(column, _)| column == name);
+        found.map(|(_, place)| *place).ok_or_else(|| Failure::new(format!("no column \"{name}\"")))
+    }
+
     /// Reads columns by their names.
     pub fn read(&self, names: &[&str]) -> Result<Vec<Column>, Failure> {
-        let place = |name: &&str| {
-            let found = self.columns.iter().find(|(column, _)| column == name);
-            found
-                .map(|(_, place)| *place)
-                .ok_or_else(|| Failure::new(format!("no column \"{name}\"")))
-        };
         let read = || {
-            let places = names.iter().map(place).collect::<Result<Vec<usize>, _>>()?;
+            let places =
+                names.iter().map(|name| self.place(name)).collect::<Result<Vec<_>, _>>()?;
             match &self.source {
                 Source::Parquet(metadata) => {
                     let one = |place| of_parquet(&self.path, metadata, place);
@@ -151,6 +151,73 @@ impl Table {
         };
         read().map_err(|failure: Failure| failure.at(self.path.display()))
     }
+}
+
+impl Table {
+    /// Reads columns of numbers row by row: NaN where there is none, and 1 and 0 for true and false.
+    pub fn rows(&self, names: &[&str]) -> Result<Vec<Vec<f64>>, Failure> {
+        let read = || {
+            let places =
+                names.iter().map(|name| self.place(name)).collect::<Result<Vec<_>, _>>()?;
+            match &self.source {
+                Source::Parquet(metadata) => {
+                    let one = |place: &usize| rows_of_parquet(&self.path, metadata, *place);
+                    places.par_iter().map(one).collect()
+                }
+                Source::Csv { delimiter, .. } => rows_of_csv(&self.path, *delimiter, &places),
+            }
+        };
+        read().map_err(|failure: Failure| failure.at(self.path.display()))
+    }
+}
+
+fn rows_of_parquet(
+    path: &Path,
+    metadata: &ArrowReaderMetadata,
+    place: usize,
+) -> Result<Vec<f64>, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("Parquet: {error}"));
+    let field = metadata.schema().field(place);
+    let kind = field.data_type();
+    if !kind.is_numeric() && *kind != DataType::Boolean {
+        return Err(Failure::new(format!("\"{}\" holds {kind}: expected numbers", field.name())));
+    }
+    let builder =
+        ParquetRecordBatchReaderBuilder::new_with_metadata(File::open(path)?, metadata.clone());
+    let mask = ProjectionMask::roots(metadata.parquet_schema(), [place]);
+    let mut values = Vec::new();
+    for batch in builder.with_projection(mask).build().map_err(|e| failed(&e))? {
+        let batch = batch.map_err(|e| failed(&e))?;
+        let numbers = cast(batch.column(0), &DataType::Float64).map_err(|e| failed(&e))?;
+        let numbers = numbers.as_primitive::<Float64Type>();
+        values.extend(numbers.iter().map(|cell| cell.unwrap_or(f64::NAN)));
+    }
+    Ok(values)
+}
+
+fn rows_of_csv(path: &Path, delimiter: u8, places: &[usize]) -> Result<Vec<Vec<f64>>, Failure> {
+    let mut reader = csv_reader(path, delimiter)?;
+    let names = reader.byte_headers().map_err(of_csv)?.clone();
+    let mut columns = vec![Vec::new(); places.len()];
+    let mut record = csv::ByteRecord::new();
+    while reader.read_byte_record(&mut record).map_err(of_csv)? {
+        for (column, place) in columns.iter_mut().zip(places) {
+            let cell = record.get(*place).unwrap_or_default();
+            let value = match cell {
+                cell if is_missing(cell) => f64::NAN,
+                b"true" | b"True" => 1.0,
+                b"false" | b"False" => 0.0,
+                cell => number(cell).ok_or_else(|| {
+                    let name = String::from_utf8_lossy(names.get(*place).unwrap_or_default());
+                    let cell = String::from_utf8_lossy(cell);
+                    let cell: String = cell.chars().take(40).collect();
+                    Failure::new(format!("\"{name}\" holds {cell:?}: expected numbers"))
+                })?,
+            };
+            column.push(value);
+        }
+    }
+    Ok(columns)
 }
 
 /// Why values of a type cannot be compared.
