@@ -15,6 +15,7 @@ use crate::{Failure, oip, units};
 
 /// Flags of `drift MODEL`.
 #[derive(Debug, ClapArgs)]
+#[group(skip)]
 pub struct Args {
     /// The model's name
     pub model: Option<String>,
