@@ -5,7 +5,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
-    alerts, bench, completions, drift, engines, infer, inspect, logging, monitoring, registry,
+    alerts, bench, completions, drift, engines, infer, inspect, log, logging, monitoring, registry,
     rollout, serve,
 };
 
@@ -95,6 +95,8 @@ pub enum Verb {
     Collect(registry::Collect),
     /// Check that everything in the registry fits together
     Check(registry::Check),
+    /// Look at what was predicted, and how good it was
+    Log(log::Args),
     /// Print a shell's completion script
     Completions(completions::Args),
 }

@@ -76,6 +76,7 @@ fn main() -> ExitCode {
         Verb::At(args) => registry::at(args),
         Verb::Collect(args) => registry::collect(args),
         Verb::Check(args) => registry::check(args),
+        Verb::Log(args) => log::run(args),
         Verb::Completions(args) => completions::run(args),
     };
     match result {

@@ -1,5 +1,7 @@
-//! The prediction log: what `serve` writes of it.
+//! The prediction log: what `serve` writes of it, and the verbs that read it.
 
+mod performance;
+mod read;
 mod settings;
 
 use std::time::Duration;
@@ -12,6 +14,38 @@ use crate::registry::{OrFailure, location};
 use crate::watching::{Watcher, Watching};
 
 pub use settings::RawLog;
+
+/// The verb's own verbs.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Print predictions, or write them to a file
+    Show(read::Show),
+    /// Print predictions as they come, as JSON
+    Tail(read::Tail),
+    /// List what the log has
+    Files(read::Files),
+    /// Say how good a model is, by the labels that came for its predictions
+    Performance(performance::Args),
+}
+
+/// Does what was asked for.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match args.verb {
+            Verb::Show(args) => read::show(args).await,
+            Verb::Tail(args) => read::tail(args).await,
+            Verb::Files(args) => read::files(args).await,
+            Verb::Performance(args) => performance::run(args).await,
+        }
+    })
+}
 
 /// How long the store may take for the last files, when the server stops.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -18,6 +18,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::columns::{Kept, Rows};
 use super::files::{Hour, Partition, Table, timestamp};
+use super::labels::{self, Label, LabelRows};
 use super::rules::{Pattern, Rules, Treatment};
 
 /// The schema of the predictions, as each file names it.
@@ -60,6 +61,14 @@ pub struct Gathering {
     /// Rules of models that were found to fit no column, so that each is said once.
     said: BTreeSet<(String, String)>,
     cells_left_out: u64,
+    labels: BTreeMap<(Arc<str>, Hour), Labelled>,
+}
+
+/// What was said of a model's answers in an hour.
+struct Labelled {
+    rows: LabelRows,
+    since: Instant,
+    first: Timestamp,
 }
 
 /// A file has rows of one version, so that they have the same columns.
@@ -81,8 +90,8 @@ struct Part {
 impl Gathering {
     /// Nothing yet.
     pub fn new(rules: Rules, limits: Limits) -> Self {
-        let (parts, said) = (BTreeMap::new(), BTreeSet::new());
-        Self { rules, limits, parts, said, cells_left_out: 0 }
+        let (parts, said, labels) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { rules, limits, parts, said, cells_left_out: 0, labels }
     }
 
     /// Adds a prediction, which happened about now.
@@ -108,6 +117,19 @@ impl Gathering {
         part.rows.add(kept);
     }
 
+    /// Adds what was said of an answer about now.
+    pub fn label(&mut self, label: &Label, now: Instant) {
+        let at = timestamp(label.received);
+        let labelled = self.labels.entry((label.model.clone(), Hour::of(at)));
+        let labelled = labelled.or_insert_with(|| Labelled {
+            rows: LabelRows::default(),
+            since: now,
+            first: at,
+        });
+        labelled.first = labelled.first.min(at);
+        labelled.rows.add(label, &self.rules);
+    }
+
     /// Cells that were left out so far because they had too many elements.
     pub fn cells_left_out(&self) -> u64 {
         self.cells_left_out
@@ -125,13 +147,16 @@ impl Gathering {
         };
         let due = self.parts.extract_if(.., |_, part| is_due(part));
         let due: Vec<(Key, Part)> = due.collect();
-        due.into_iter()
-            .map(|(key, part)| {
-                self.cells_left_out += part.rows.left_out();
-                let rows = part.rows.len() as u64;
-                encoded(&key, part).map_err(|error| (rows, error))
-            })
-            .collect()
+        let is_due =
+            |labels: &Labelled| all || now.saturating_duration_since(labels.since) >= limits.age;
+        let labels = self.labels.extract_if(.., |_, labels| is_due(labels));
+        let mut files: Vec<_> = labels.map(|(key, labels)| labels_encoded(key, labels)).collect();
+        files.extend(due.into_iter().map(|(key, part)| {
+            self.cells_left_out += part.rows.left_out();
+            let rows = part.rows.len() as u64;
+            encoded(&key, part).map_err(|error| (rows, error))
+        }));
+        files
     }
 
     /// Says which of a model's own rules fit none of its columns: whoever wrote one wanted
@@ -170,6 +195,18 @@ fn encoded(key: &Key, part: Part) -> Result<Encoded, ParquetError> {
     let model = key.model.to_string();
     let partition = Partition { table: Table::Predictions, model, hour: key.hour };
     Ok(Encoded { partition, first: part.first, rows, bytes })
+}
+
+fn labels_encoded(
+    (model, hour): (Arc<str>, Hour),
+    labels: Labelled,
+) -> Result<Encoded, (u64, ParquetError)> {
+    let rows = labels.rows.len() as u64;
+    let about = [("modelyard.schema", labels::SCHEMA), ("modelyard.model", &*model)];
+    let batch = labels.rows.finish().map_err(ParquetError::from);
+    let bytes = batch.and_then(|batch| encode(&batch, &about)).map_err(|error| (rows, error))?;
+    let partition = Partition { table: Table::Labels, model: model.to_string(), hour };
+    Ok(Encoded { partition, first: labels.first, rows, bytes })
 }
 
 /// A table as a Parquet file, with notes about it.

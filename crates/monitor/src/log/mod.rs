@@ -9,11 +9,15 @@
 pub mod columns;
 pub mod files;
 pub mod gather;
+pub mod labels;
+pub mod performance;
 pub mod read;
 pub mod rules;
+pub mod scores;
 mod store;
 mod writer;
 
+pub use labels::{Known, Label};
 pub use rules::{ModelRules, Pattern, Rules, Salt, Treatment};
 pub use store::Store;
-pub use writer::{Counts, Log, Options, Watcher};
+pub use writer::{Counts, Labels, Log, Options, Watcher};

@@ -26,6 +26,11 @@ const BATCH: usize = 4096;
 pub struct Error(String);
 
 impl Error {
+    /// What is wrong.
+    pub(super) fn new(what: impl fmt::Display) -> Self {
+        Self(what.to_string())
+    }
+
     fn of(file: &File, error: impl fmt::Display) -> Self {
         Self(format!("{}: {error}", file.path))
     }
@@ -194,6 +199,16 @@ impl Query {
 
 fn micros(time: Option<Timestamp>, otherwise: i64) -> i64 {
     time.map_or(otherwise, Timestamp::as_microsecond)
+}
+
+/// A note that a file's writer left in it.
+pub async fn note(store: &Store, file: &File, name: &str) -> Result<Option<String>, Error> {
+    let Some(bytes) = store.read(file).await? else { return Ok(None) };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes);
+    let reader = reader.map_err(|error| Error::of(file, error))?;
+    let notes = reader.metadata().file_metadata().key_value_metadata();
+    let note = notes.into_iter().flatten().find(|note| note.key == name);
+    Ok(note.and_then(|note| note.value.clone()))
 }
 
 /// The columns of several tables.

@@ -10,6 +10,7 @@ use model::Observation;
 use super::columns::Kept;
 use super::files::{Keep, timestamp};
 use super::gather::{Encoded, Gathering, Limits};
+use super::labels::Label;
 use super::rules::Rules;
 use super::store::{Store, Writer};
 
@@ -74,6 +75,10 @@ pub struct Counts {
     pub passed_over: u64,
     /// Predictions that were dropped because too many waited.
     pub dropped: u64,
+    /// Labels that were taken.
+    pub labels: u64,
+    /// Labels that were refused because too many waited.
+    pub dropped_labels: u64,
     /// Rows of predictions and labels that are in files.
     pub rows: u64,
     /// Rows that were lost because the store did not take them, or they could not be written.
@@ -116,10 +121,15 @@ struct Shared {
     counted: Counted,
 }
 
+/// What takes what is said of predictions, for a log. Cheap to clone.
+#[derive(Clone)]
+pub struct Labels(Arc<Shared>);
+
 #[derive(Default)]
 struct Waiting {
     kept: Vec<Kept>,
     bytes: usize,
+    labels: Vec<Label>,
 }
 
 #[derive(Default)]
@@ -136,6 +146,8 @@ struct Counted {
     seen: AtomicU64,
     passed_over: AtomicU64,
     dropped: AtomicU64,
+    labels: AtomicU64,
+    dropped_labels: AtomicU64,
     rows: AtomicU64,
     lost_rows: AtomicU64,
     files: AtomicU64,
@@ -166,6 +178,20 @@ impl Watcher {
         }
         waiting.bytes += bytes;
         waiting.kept.push(Kept { observation: observation.clone(), weight });
+    }
+}
+
+impl Labels {
+    /// Takes all of them, or none if too many wait.
+    pub fn take(&self, labels: Vec<Label>) -> bool {
+        let mut waiting = lock(&self.0.waiting);
+        let fit = waiting.labels.len() + labels.len() <= self.0.options.waiting;
+        let count = if fit { &self.0.counted.labels } else { &self.0.counted.dropped_labels };
+        add(count, labels.len() as u64);
+        if fit {
+            waiting.labels.extend(labels);
+        }
+        fit
     }
 }
 
@@ -211,6 +237,11 @@ impl Log {
         Watcher(self.shared.clone())
     }
 
+    /// What takes labels for it.
+    pub fn labels(&self) -> Labels {
+        Labels(self.shared.clone())
+    }
+
     /// What it has done so far.
     pub fn counts(&self) -> Counts {
         self.watcher().counts()
@@ -245,6 +276,8 @@ impl Watcher {
             seen: get(&counted.seen),
             passed_over: get(&counted.passed_over),
             dropped: get(&counted.dropped),
+            labels: get(&counted.labels),
+            dropped_labels: get(&counted.dropped_labels),
             rows: get(&counted.rows),
             lost_rows: get(&counted.lost_rows),
             files: get(&counted.files),
@@ -272,6 +305,8 @@ fn gather(shared: &Shared) {
     loop {
         let is_last = shared.ending.load(Ordering::SeqCst);
         let taken = std::mem::take(&mut *lock(&shared.waiting));
+        let now = Instant::now();
+        taken.labels.iter().for_each(|label| gathering.label(label, now));
         let mut rest = &taken.kept[..];
         loop {
             let now = Instant::now();
