@@ -4,13 +4,16 @@ import concurrent.futures
 import glob
 import hashlib
 import hmac
+import io
 import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 import unittest
+import urllib.error
 import urllib.request
 
 import harness
@@ -234,6 +237,105 @@ class Log(unittest.TestCase):
             ask(server, "add", [("a", "FP32", [1, 2]), ("b", "FP32", [3, 4])], 1, "20")
             os.remove(f"{self.log}/predictions")
         self.assertEqual(len(self.table()), 21)
+
+    def verb(self, *arguments, code=0):
+        binary = os.environ.get("MODELYARD_BINARY") or harness.skip("no MODELYARD_BINARY")
+        done = subprocess.run([binary, "log", *arguments, "--log", self.log],
+                              capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    def test_the_verbs_show_what_is_there(self):
+        import pandas as pd
+
+        with self.server() as server:
+            self.ready(server)
+            for number in range(30):
+                ask(server, "add", [("a", "FP32", [number, 0.1]), ("b", "FP32", [1, 2])], 1,
+                    f"r{number}")
+        rows = [json.loads(line) for line in
+                self.verb("show", "add", "--format", "json").splitlines()]
+        self.assertEqual([row["request_id"] for row in rows], [f"r{n}" for n in range(30)])
+        self.assertEqual(rows[7]["input_a"], [7.0, 0.1])
+        self.assertEqual(rows[7]["output_sum"], [8.0, 2.1])
+        shown = self.verb("show", "add", "--columns", "request_id,output_*", "--limit", "2")
+        self.assertEqual([line.split()[0] for line in shown.splitlines()],
+                         ["request_id", "r28", "r29"])
+        table = pd.read_csv(io.StringIO(self.verb("show", "add", "--format", "csv", "--id", "r3")))
+        self.assertEqual((len(table), json.loads(table["input_a"][0])), (1, [3.0, 0.1]))
+        out = os.path.join(self.folder, "out.parquet")
+        self.verb("show", "add", "--format", "parquet", "--output", out, "--since", "1h")
+        self.assertEqual(len(pd.read_parquet(out)), 30)
+        self.assertEqual(self.verb("show", "add", "--until", "1h", "--format", "json"), "")
+        self.assertEqual(self.verb("show", "add", "--version", "2", "--format", "json"), "")
+        self.assertIn("it has add", self.verb("show", "other", code=1))
+        self.assertIn("neither how long ago", self.verb("show", "add", "--since", "x", code=2))
+        listed = self.verb("files").split()
+        self.assertEqual(listed[5:7], ["predictions", "add"])
+        files = json.loads(self.verb("files", "--json"))
+        self.assertTrue(all(os.path.getsize(os.path.join(self.log, file["path"])) == file["bytes"]
+                            for file in files))
+        followed = self.verb("tail", "add", "--since", "1h", "--stop-after", "1ms")
+        self.assertEqual(len(followed.splitlines()), 30)
+        requests = [json.loads(line) for line in
+                    self.verb("show", "add", "--format", "requests").splitlines()]
+        self.assertEqual(len(requests), 30)
+        one = next(r for r in requests if r["request"]["inputs"][0]["data"] == [7.0, 0.1])
+        self.assertEqual(one["request"]["inputs"][0],
+                         {"name": "a", "datatype": "FP32", "shape": [1, 2], "data": [7.0, 0.1]})
+        self.assertEqual(one["response"]["outputs"][0]["data"], [8.0, 2.1])
+
+    def feedback(self, server, model, pieces):
+        request = urllib.request.Request(
+            f"http://{server.address}/v2/models/{model}/feedback",
+            json.dumps({"feedback": pieces}).encode(), {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return reply.status, json.load(reply)
+
+    def test_labels_say_how_good_a_model_is(self):
+        import duckdb
+        import numpy as np
+
+        models.save(self.models, "scores", models.scores())
+        random = np.random.default_rng(3)
+        x = random.normal(size=(200, 3)).astype(np.float32)
+        actual = random.integers(0, 3, 200)
+        x[np.arange(200), actual] += 1.5
+        with self.server() as server:
+            self.ready(server)
+            for number, row in enumerate(x):
+                ask(server, "scores", [("x", "FP32", row.tolist())], 1, f"r{number}")
+            pieces = [{"id": f"r{n}", "label": int(actual[n]), "feedback_id": f"f{n}"}
+                      for n in range(200)]
+            self.assertEqual(self.feedback(server, "scores", pieces), (202, {"accepted": 200}))
+            self.feedback(server, "scores", pieces[:5] + [{"id": "nobody", "label": 1}])
+            with self.assertRaises(urllib.error.HTTPError) as caught:
+                self.feedback(server, "no_such_model", pieces[:1])
+            self.assertEqual(caught.exception.code, 404)
+            caught.exception.close()
+        found = json.loads(self.verb("performance", "scores", "--json", "--by", "version"))
+        joined = found["joined"]
+        self.assertEqual((joined["predictions"], joined["labels"], joined["joined"]), (200, 201, 200))
+        self.assertEqual((joined["unknown"], joined["repeated"]), (1, 5))
+        right = x.argmax(axis=1) == actual
+        got = found["all"]["classification"]
+        self.assertAlmostEqual(got["accuracy"], right.mean(), places=12)
+        p = np.exp(x.astype(float)) / np.exp(x.astype(float)).sum(axis=1, keepdims=True)
+        loss = -np.log(p[np.arange(200), actual]).mean()
+        self.assertAlmostEqual(got["log_loss"], loss, places=5)
+        self.assertEqual(found["slices"][0][0], "1")
+        text = self.verb("performance", "scores")
+        self.assertIn("200 with a label", text)
+        self.assertIn("is \\ predicted", text)
+        # The same join in SQL.
+        sql = f"""
+            SELECT avg((list_position(output_scores, list_max(output_scores)) - 1
+                        = label_number::int)::int)
+            FROM read_parquet('{self.log}/predictions/model=scores/**/*.parquet') p
+            JOIN (SELECT DISTINCT request_id, label_number
+                  FROM read_parquet('{self.log}/labels/model=scores/**/*.parquet')) l
+            USING (request_id)"""
+        self.assertAlmostEqual(duckdb.connect().sql(sql).fetchone()[0], right.mean(), places=12)
 
     def test_a_place_that_cannot_be_is_refused(self):
         blocked = os.path.join(self.folder, "file")

@@ -55,6 +55,9 @@ pub struct Api {
     pub tracer: Option<Tracer>,
     /// What is known of the drift of models, if it is watched.
     pub drift: Option<Drift>,
+
+    /// Where feedback is kept besides, if anywhere.
+    pub feedback: Option<KeepFeedback>,
     /// Names and limits.
     pub options: ApiOptions,
 }
@@ -71,6 +74,10 @@ pub struct Alerts {
 /// What is known of the drift of a model, or of one of its versions, since a time in seconds since
 /// 1970: one JSON value for each version that is watched.
 pub type Drift = Arc<dyn Fn(&str, Option<&str>, i64) -> Vec<serde_json::Value> + Send + Sync>;
+
+/// Keeps what was said about the answers of a model, by its name; `false` if too much waits to be
+/// kept.
+pub type KeepFeedback = Arc<dyn Fn(&str, &[::registry::Feedback]) -> bool + Send + Sync>;
 
 /// Names and limits of a server. Every limit bounds what one client can hold.
 #[derive(Clone, Debug)]

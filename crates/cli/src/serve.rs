@@ -154,6 +154,7 @@ async fn serve(
         alerts: Some(alerts),
         tracer,
         drift,
+        feedback: logging.as_ref().map(Logging::feedback),
         options: config.api,
     };
     let told = presence.as_ref().map(|presence| presence.registry.clone());

@@ -208,6 +208,7 @@ async fn serve(
         alerts: None,
         tracer: None,
         drift: None,
+        feedback: None,
         options,
     };
     let stopped = tokio::spawn(api::serve(listener, api, async move {

@@ -2,11 +2,17 @@
 
 mod performance;
 mod read;
+mod requests;
 mod settings;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use monitor::log::{Counts, Log, Options, Store};
+use api::KeepFeedback;
+use monitor::log::read::Query;
+use monitor::log::{Counts, Known, Label, Log, Options, Store};
+use rollout::Said;
+use serde_json::Value;
 use serving::Watched;
 
 use crate::Failure;
@@ -82,6 +88,14 @@ impl Logging {
         Ok(Self { log, location })
     }
 
+    /// What keeps feedback as labels.
+    pub fn feedback(&self) -> KeepFeedback {
+        let labels = self.log.labels();
+        Arc::new(move |model, given| {
+            labels.take(given.iter().map(|one| label(model, one)).collect())
+        })
+    }
+
     /// Stores everything, and says what was lost.
     pub async fn finish(self) {
         let location = self.location;
@@ -100,6 +114,30 @@ impl Logging {
             ),
         }
     }
+}
+
+/// Feedback as the log has it.
+fn label(model: &str, given: &::registry::Feedback) -> Label {
+    let said: Said = serde_json::from_value(given.body.clone()).unwrap_or_default();
+    Label {
+        model: model.into(),
+        request_id: given.request.clone(),
+        feedback_id: given.id.clone(),
+        known: said.label.map(|label| match label {
+            rollout::Label::Number(number) => Known::Number(number),
+            rollout::Label::Name(name) => Known::Name(name),
+            rollout::Label::Is(is) => Known::Number(f64::from(u8::from(is))),
+        }),
+        right: said.right,
+        metrics: said.metrics,
+        version: said.model_version,
+        received: SystemTime::now(),
+    }
+}
+
+/// The newest requests of a model in a log, with their answers, as recorded requests.
+pub async fn recorded(location: &str, model: &str, count: usize) -> Result<Vec<Value>, Failure> {
+    requests::newest(&store(location, false)?, &Query::of(model), count).await
 }
 
 /// The folder or bucket of a log; a folder is made if `make` says so.

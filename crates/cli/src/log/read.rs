@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use monitor::log::{Pattern, Store, read};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Map, Value, json};
 
+use super::requests;
 use crate::Failure;
 use crate::table::Table;
 use crate::units;
@@ -118,6 +119,8 @@ enum Format {
     Json,
     /// A Parquet file
     Parquet,
+    /// Recorded requests with their answers, one object a line, for replays and for warming up
+    Requests,
 }
 
 /// Flags of `log tail`.
@@ -151,8 +154,8 @@ fn time_ago(text: &str) -> Result<Timestamp, String> {
         return Ok(time);
     }
     if let Ok(date) = text.parse::<jiff::civil::Date>() {
-        let midnight = date.to_zoned(jiff::tz::TimeZone::UTC);
-        return midnight.map(|time| time.timestamp()).map_err(|error| error.to_string());
+        let midnight = jiff::tz::TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0));
+        return midnight.map_err(|error| error.to_string());
     }
     let ago = units::parse_duration(text).map_err(|_| {
         format!("\"{text}\" is neither how long ago, such as 1h, nor a time: 2026-11-24T14:00:00Z")
@@ -179,6 +182,14 @@ pub async fn show(args: Show) -> Result<(), Failure> {
         }
         None => Box::new(std::io::stdout()),
     };
+    if args.format == Format::Requests {
+        let requests = requests::newest(&store, &query, args.limit.unwrap_or(usize::MAX)).await?;
+        for request in requests {
+            serde_json::to_writer(&mut output, &request)?;
+            output.write_all(b"\n")?;
+        }
+        return Ok(output.flush()?);
+    }
     let limit = args.limit.or((args.format == Format::Table).then_some(ROWS));
     let mut writer = Rows::new(args.format, &mut output);
     let written = match limit {
@@ -312,7 +323,7 @@ impl<'a> Rows<'a> {
                 writer.write_record(names)?;
                 self.put(&writer.into_inner().map_err(|error| error.into_error())?)?;
             }
-            Format::Json => {}
+            Format::Json | Format::Requests => {}
             Format::Parquet => {
                 self.parquet = Some(ArrowWriter::try_new(Vec::new(), schema.clone(), None)?);
             }
@@ -348,7 +359,7 @@ impl<'a> Rows<'a> {
                 }
                 self.put(&writer.into_inner().map_err(|error| error.into_error())?)
             }
-            Format::Json => {
+            Format::Json | Format::Requests => {
                 let mut text = Vec::new();
                 for row in 0..batch.num_rows() {
                     let schema = batch.schema();

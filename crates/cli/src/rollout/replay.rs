@@ -22,7 +22,10 @@ use tokio::sync::watch;
 use crate::http::Endpoint;
 use crate::refusing::Refusing;
 use crate::registry::OrFailure;
-use crate::{Failure, oip, recorded, temporary};
+use crate::{Failure, log, oip, recorded, temporary};
+
+/// The most requests that are taken from a prediction log.
+const OF_LOG: usize = 1000;
 
 /// A recorded request with its answer, both as the Open Inference Protocol has them in JSON.
 #[derive(Deserialize)]
@@ -53,7 +56,7 @@ pub async fn run(
     (model, candidates): (&str, &[u64]),
     wanted: &Replay,
 ) -> Result<Replayed, Failure> {
-    let recorded = read(Path::new(&wanted.file))?;
+    let recorded = read(&wanted.file, model).await?;
     let mut agreed = vec![true; recorded.len()];
     let mut failed = 0;
     for candidate in candidates {
@@ -74,8 +77,22 @@ pub async fn run(
     Ok(Replayed { requests: recorded.len() as u64, agreed, failed })
 }
 
-/// One JSON object a line.
-fn read(path: &Path) -> Result<Vec<Recorded>, Failure> {
+/// A file with one JSON object a line, or the newest requests of a prediction log: a folder, or the
+/// URL of a bucket.
+async fn read(place: &str, model: &str) -> Result<Vec<Recorded>, Failure> {
+    let path = Path::new(place);
+    if path.is_dir() || place.contains("://") {
+        let fail = |failure: Failure| failure.at(format!("replay: {place}"));
+        let found = log::recorded(place, model, OF_LOG).await.map_err(fail)?;
+        let found = found.into_iter().map(serde_json::from_value);
+        let recorded = found.collect::<Result<Vec<Recorded>, _>>()?;
+        return match recorded.is_empty() {
+            true => Err(Failure::usage(format!(
+                "replay: {place}: the log has no answered request of \"{model}\" that can be asked again"
+            ))),
+            false => Ok(recorded),
+        };
+    }
     let fail = |what: String| Failure::usage(format!("replay: {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
     let parsed = recorded::lines(&text).map(|line| line.map(|(_, one)| one));
@@ -127,8 +144,9 @@ async fn answer(
     let endpoint = Endpoint::parse(&listener.local_addr()?.to_string())?;
     let (control, options) =
         (Arc::new(Refusing("this server only replays")), ApiOptions::default());
-    let (registry, aliases, alerts, tracer) = (None, None, None, None);
-    let api = Api { serving, control, registry, aliases, alerts, tracer, drift: None, options };
+    let (registry, aliases, alerts, tracer, drift, feedback) = (None, None, None, None, None, None);
+    let api =
+        Api { serving, control, registry, aliases, alerts, tracer, drift, feedback, options };
     let (stop, stopped) = watch::channel(false);
     let until = async move {
         let mut stopped = stopped;

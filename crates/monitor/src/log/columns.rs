@@ -56,6 +56,8 @@ pub struct Rows {
     left_out: u64,
     /// The most elements of a cell.
     widest: usize,
+    /// Columns of tensors that are not written as they are.
+    hidden: Vec<String>,
 }
 
 struct Leading {
@@ -78,9 +80,13 @@ impl Rows {
     /// No rows yet, of a version of this signature. A cell with more elements than `widest` is left
     /// out, and counted.
     pub fn new(model: &str, signature: Arc<Signature>, rules: &Rules, widest: usize) -> Self {
-        let column = |kind: &str, spec: &TensorSpec| {
+        let mut hidden = Vec::new();
+        let mut column = |kind: &str, spec: &TensorSpec| {
             let name = format!("{kind}_{}", spec.name);
             let treatment = rules.treatment(model, &name);
+            if treatment != Treatment::Keep {
+                hidden.push(name.clone());
+            }
             (treatment != Treatment::LeaveOut).then(|| {
                 let salt = (treatment == Treatment::Hash).then(|| rules.salt.clone()).flatten();
                 Column::new(name, spec, signature.batched, (treatment, salt))
@@ -90,6 +96,7 @@ impl Rows {
         Self {
             inputs: signature.inputs.iter().map(|spec| column("input", spec)).collect(),
             outputs: signature.outputs.iter().map(|spec| column("output", spec)).collect(),
+            hidden,
             leading: Leading::new(id_treatment, rules.salt.clone()),
             signature,
             rows: 0,
@@ -112,6 +119,11 @@ impl Rows {
     /// About how many bytes they take in memory.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Columns of inputs and outputs that a rule masks, hashes or leaves out.
+    pub fn hidden(&self) -> &[String] {
+        &self.hidden
     }
 
     /// Cells that were left out because they had too many elements.

@@ -24,6 +24,12 @@ use super::rules::{Pattern, Rules, Treatment};
 /// The schema of the predictions, as each file names it.
 pub const SCHEMA: &str = "modelyard.predictions/1";
 
+/// The note of a file that has the version's signature, as JSON.
+pub const SIGNATURE: &str = "modelyard.signature";
+
+/// The note of a file that names the columns that a rule hides, with commas between.
+pub const HIDDEN: &str = "modelyard.hidden";
+
 /// Files that are begun at once, at most: clocks that jump must not make ever more of them.
 const MOST_PARTS: usize = 256;
 
@@ -184,11 +190,13 @@ impl Gathering {
 
 fn encoded(key: &Key, part: Part) -> Result<Encoded, ParquetError> {
     let signature = serde_json::to_string(part.rows.signature()).unwrap_or_default();
+    let hidden = part.rows.hidden().join(", ");
     let about = [
         ("modelyard.schema", SCHEMA),
         ("modelyard.model", &*key.model),
         ("modelyard.version", &*key.version),
-        ("modelyard.signature", &signature),
+        (SIGNATURE, &signature),
+        (HIDDEN, &hidden),
     ];
     let rows = part.rows.len() as u64;
     let bytes = encode(&part.rows.finish()?, &about)?;

@@ -11,7 +11,12 @@ use model::{
 };
 use monitor::log::columns::{Kept, Rows};
 use monitor::log::files::{Keep, Table};
-use monitor::log::{Log, ModelRules, Options, Pattern, Rules, Salt, Store, Treatment, Watcher};
+use monitor::log::performance::{Performance, Question, performance};
+use monitor::log::read::{Query, newest};
+use monitor::log::scores::{Classified, Estimated, classification, regression};
+use monitor::log::{
+    Known, Label, Log, ModelRules, Options, Pattern, Rules, Salt, Store, Treatment, Watcher,
+};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -36,6 +41,11 @@ fn credit() -> Arc<Signature> {
         ],
         vec![spec("score", DataType::Fp32, &[-1])],
     )
+}
+
+fn credit_signature() -> Arc<Signature> {
+    static CREDIT: LazyLock<Arc<Signature>> = LazyLock::new(credit);
+    CREDIT.clone()
 }
 
 fn texts(texts: &[&str]) -> Tensor {
@@ -66,8 +76,7 @@ fn prediction(signature: &Arc<Signature>, id: &str, inputs: Vec<Tensor>) -> Obse
 fn two_rows(id: &str) -> Observation {
     let age = Tensor::new(vec![2, 1], vec![40.0f32, f32::NAN]).unwrap();
     let x = Tensor::new(vec![2, 3], vec![1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
-    static CREDIT: LazyLock<Arc<Signature>> = LazyLock::new(credit);
-    prediction(&CREDIT, id, vec![age, texts(&["ada", "bob"]), x])
+    prediction(&credit_signature(), id, vec![age, texts(&["ada", "bob"]), x])
 }
 
 fn table(rules: &Rules, observations: &[Observation]) -> RecordBatch {
@@ -263,6 +272,21 @@ impl Folder {
         Store::new(Arc::new(store), Path::default(), Some(self.0.path().to_owned()))
     }
 
+    /// All rows of a table.
+    fn read(&self, table: Table) -> RecordBatch {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let store = self.store();
+        runtime.block_on(async {
+            let mut batches = Vec::new();
+            for file in store.files(table, Some("credit")).await.unwrap() {
+                let bytes = store.read(&file).await.unwrap().unwrap();
+                let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+                batches.extend(reader.build().unwrap().map(Result::unwrap));
+            }
+            arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+        })
+    }
+
     /// Rows of every file of the log, each of which has to be whole.
     fn rows(&self) -> usize {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -393,4 +417,268 @@ fn files_that_are_too_old_or_too_many_are_removed() {
     log.watcher().observe(&now);
     let counts = log.finish(PATIENCE);
     assert_eq!((counts.expired_files, folder.rows()), (1, 2));
+}
+
+#[test]
+fn labels_are_rows_of_their_own_table() {
+    let folder = Folder::new();
+    let log = Log::start(folder.store(), Options::default(), nothing).unwrap();
+    let label = |id: &str, known| Label {
+        model: "credit".into(),
+        request_id: id.into(),
+        feedback_id: format!("f-{id}"),
+        known,
+        right: Some(true),
+        metrics: [("cost".to_owned(), 2.5)].into(),
+        version: None,
+        received: SystemTime::now(),
+    };
+    let labels = log.labels();
+    assert!(labels.take(vec![
+        label("a", Some(Known::Number(1.0))),
+        label("b", Some(Known::Name("good".into()))),
+        label("c", None),
+    ]));
+    let counts = log.finish(PATIENCE);
+    assert_eq!((counts.labels, counts.rows), (3, 3));
+    let table = folder.read(Table::Labels);
+    assert_eq!(strings(&table, "label"), [Some("1".into()), Some("good".into()), None]);
+    let numbers = table.column_by_name("label_number").unwrap().as_primitive::<Float64Type>();
+    assert_eq!(numbers.iter().collect::<Vec<_>>(), [Some(1.0), None, None]);
+    assert_eq!(strings(&table, "metrics")[0].as_deref(), Some("{\"cost\":2.5}"));
+}
+
+#[test]
+fn labels_beyond_what_may_wait_are_refused() {
+    let options = Options { waiting: 1, ..Options::default() };
+    let store = Store::new(Arc::new(InMemory::new()), Path::default(), None);
+    let log = Log::start(store, options, nothing).unwrap();
+    let label = Label {
+        model: "m".into(),
+        request_id: "a".into(),
+        feedback_id: "a".into(),
+        known: None,
+        right: None,
+        metrics: Default::default(),
+        version: None,
+        received: SystemTime::now(),
+    };
+    assert!(!log.labels().take(vec![label.clone(), label]));
+    assert_eq!(log.finish(PATIENCE).dropped_labels, 2);
+}
+
+/// Predictions of `credit` with ids 0, 1, …, of one row each, with this score.
+fn scored(scores: &[f32]) -> impl Iterator<Item = Observation> {
+    scores.iter().enumerate().map(|(number, score)| {
+        let x = Tensor::new(vec![1, 3], vec![1.0f64, 2.0, 3.0]).unwrap();
+        let age = Tensor::new(vec![1, 1], vec![number as f32]).unwrap();
+        let name = texts(&[if number % 2 == 0 { "even" } else { "odd" }]);
+        let mut one = prediction(&credit_signature(), &number.to_string(), vec![age, name, x]);
+        one.at = SystemTime::now();
+        one.outputs = Arc::new([Tensor::new(vec![1], vec![*score]).unwrap()]);
+        one
+    })
+}
+
+fn said(id: &str, feedback: &str, number: f64) -> Label {
+    Label {
+        model: "credit".into(),
+        request_id: id.into(),
+        feedback_id: feedback.into(),
+        known: Some(Known::Number(number)),
+        right: None,
+        metrics: Default::default(),
+        version: None,
+        received: SystemTime::now(),
+    }
+}
+
+fn performance_of(folder: &Folder, question: &Question) -> Result<Performance, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let found = runtime.block_on(performance(&folder.store(), question));
+    found.map_err(|error| error.to_string())
+}
+
+#[test]
+fn labels_join_their_predictions_and_what_does_not_is_counted() {
+    let folder = Folder::new();
+    let log = Log::start(folder.store(), Options::default(), nothing).unwrap();
+    let watcher = log.watcher();
+    scored(&[0.9, 0.8, 0.3, 0.4, 0.6]).for_each(|one| watcher.observe(&one));
+    let mut several = two_rows("several");
+    several.at = SystemTime::now();
+    watcher.observe(&several);
+    let mut shadow = scored(&[0.1]).next().unwrap();
+    shadow.shadow = Some(Shadow { version: "3".into(), outputs: Arc::new([]) });
+    watcher.observe(&shadow);
+    let labels = log.labels();
+    // An unknown request, one said twice, one corrected later, and one of several rows.
+    labels.take(vec![
+        said("nobody", "f0", 1.0),
+        said("0", "f1", 1.0),
+        said("0", "f1", 1.0),
+        said("1", "f2", 1.0),
+        said("2", "f3", 0.0),
+        said("3", "f4", 0.0),
+        said("several", "f6", 1.0),
+    ]);
+    std::thread::sleep(Duration::from_millis(2));
+    labels.take(vec![said("3", "f5", 1.0)]);
+    log.finish(PATIENCE);
+    let question = Question { query: Query::of("credit"), ..Question::default() };
+    let found = performance_of(&folder, &question).unwrap();
+    let joined = found.joined;
+    assert_eq!((joined.predictions, joined.labels, joined.joined), (6, 6, 4));
+    assert_eq!((joined.unknown, joined.repeated, joined.replaced), (1, 1, 1));
+    assert_eq!((joined.several_rows, joined.unfit), (1, 0));
+    let scores = found.all.unwrap().classification.unwrap();
+    // 0.9, 0.8 and 0.3 are on the right side, 0.4 is not.
+    assert_eq!((scores.accuracy, scores.roc_auc), (0.75, Some(1.0)));
+    assert_eq!(scores.confusion, [[1.0, 0.0], [1.0, 2.0]]);
+
+    let by = Question { by: Some("input_name".into()), ..question.clone() };
+    let found = performance_of(&folder, &by).unwrap();
+    let slices: Vec<_> = found.slices.iter().map(|(name, s)| (name.as_str(), s.count)).collect();
+    assert_eq!(slices, [("even", 2), ("odd", 2)]);
+    let shadows = Question { shadows: true, ..question.clone() };
+    let found = performance_of(&folder, &shadows).unwrap();
+    assert_eq!(found.all.unwrap().classification.unwrap().accuracy, 0.0);
+    let nothing = Question { by: Some("input_nothing".into()), ..question };
+    assert!(performance_of(&folder, &nothing).unwrap_err().contains("input_nothing"));
+}
+
+#[test]
+fn numbers_are_scored_as_numbers() {
+    let folder = Folder::new();
+    let log = Log::start(folder.store(), Options::default(), nothing).unwrap();
+    scored(&[10.0, 20.0]).for_each(|one| log.watcher().observe(&one));
+    log.labels().take(vec![said("0", "a", 11.0), said("1", "b", 17.0)]);
+    log.finish(PATIENCE);
+    let question = Question { query: Query::of("credit"), ..Question::default() };
+    let found = performance_of(&folder, &question).unwrap();
+    let scores = found.all.unwrap().regression.unwrap();
+    assert_eq!((scores.mean_absolute_error, scores.bias), (2.0, 1.0));
+}
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    classification: Vec<GoldenClasses>,
+    regression: Vec<GoldenNumbers>,
+}
+
+#[derive(serde::Deserialize)]
+struct GoldenClasses {
+    count: usize,
+    actual: Vec<usize>,
+    predicted: Vec<usize>,
+    weight: Vec<f64>,
+    probabilities: Vec<Vec<f64>>,
+    accuracy: f64,
+    precision: Vec<f64>,
+    recall: Vec<f64>,
+    f1: Vec<f64>,
+    confusion: Vec<Vec<f64>>,
+    roc_auc: f64,
+    log_loss: f64,
+    brier: f64,
+    calibration: Vec<(f64, f64)>,
+    calibration_error: f64,
+}
+
+#[derive(serde::Deserialize)]
+struct GoldenNumbers {
+    actual: Vec<f64>,
+    predicted: Vec<f64>,
+    weight: Vec<f64>,
+    mean_absolute_error: f64,
+    root_mean_squared_error: f64,
+    bias: f64,
+    r2: f64,
+}
+
+#[track_caller]
+fn check_close(a: Option<f64>, b: f64) {
+    let a = a.unwrap_or(f64::NAN);
+    assert!((a - b).abs() <= 1e-12 * b.abs().max(1.0), "{a} is not {b}");
+}
+
+#[test]
+fn scores_are_those_of_scikit_learn() {
+    let golden: Golden = serde_json::from_str(include_str!("../goldens/scores.json")).unwrap();
+    assert_eq!((golden.classification.len(), golden.regression.len()), (4, 1));
+    for one in golden.classification {
+        let cases: Vec<Classified> = (0..one.actual.len())
+            .map(|i| Classified {
+                predicted: one.predicted[i],
+                actual: one.actual[i],
+                probabilities: one.probabilities[i].clone(),
+                weight: one.weight[i],
+            })
+            .collect();
+        let names: Vec<String> = (0..one.count).map(|class| class.to_string()).collect();
+        let scores = classification(&cases, &names).unwrap();
+        check_close(Some(scores.accuracy), one.accuracy);
+        check_close(scores.roc_auc, one.roc_auc);
+        check_close(scores.log_loss, one.log_loss);
+        check_close(scores.brier, one.brier);
+        check_close(scores.calibration_error, one.calibration_error);
+        assert_eq!(scores.confusion, one.confusion);
+        assert_eq!(scores.calibration.len(), one.calibration.len());
+        for (ours, (predicted, observed)) in scores.calibration.iter().zip(one.calibration) {
+            check_close(Some(ours.predicted), predicted);
+            check_close(Some(ours.observed), observed);
+        }
+        for (class, ours) in scores.classes.iter().enumerate() {
+            check_close(ours.precision, one.precision[class]);
+            check_close(ours.recall, one.recall[class]);
+            check_close(ours.f1, one.f1[class]);
+        }
+    }
+    for one in golden.regression {
+        let cases: Vec<Estimated> = (0..one.actual.len())
+            .map(|i| Estimated {
+                predicted: one.predicted[i],
+                actual: one.actual[i],
+                weight: one.weight[i],
+            })
+            .collect();
+        let scores = regression(&cases).unwrap();
+        check_close(Some(scores.mean_absolute_error), one.mean_absolute_error);
+        check_close(Some(scores.root_mean_squared_error), one.root_mean_squared_error);
+        check_close(Some(scores.bias), one.bias);
+        check_close(scores.r2, one.r2);
+    }
+}
+
+#[test]
+fn the_newest_rows_are_found_by_what_they_are() {
+    let folder = Folder::new();
+    let log = Log::start(folder.store(), Options::default(), nothing).unwrap();
+    show(&log.watcher(), 30);
+    let mut failed = two_rows("failed");
+    failed.at += Duration::from_secs(7200);
+    failed.outcome = Outcome::Failed(ErrorCode::Internal);
+    log.watcher().observe(&failed);
+    log.finish(PATIENCE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let find = |query: Query, count| {
+        let columns = vec![Pattern::new("request_id"), Pattern::new("input_a*")];
+        let query = Query { columns, ..query };
+        let rows = runtime.block_on(newest(&folder.store(), &query, count)).unwrap();
+        assert_eq!(rows.num_columns(), 2);
+        strings(&rows, "request_id").into_iter().flatten().collect::<Vec<_>>()
+    };
+    let all = Query::of("credit");
+    assert_eq!(find(all.clone(), 3), ["29", "failed", "failed"]);
+    let code = Some("OK".to_owned());
+    assert_eq!(find(Query { code, ..all.clone() }, 1), ["29"]);
+    let id = Some("7".to_owned());
+    assert_eq!(find(Query { id, ..all.clone() }, 9), ["7", "7"]);
+    let since = jiff::Timestamp::from_second(1_700_000_001).ok();
+    assert_eq!(find(Query { since, ..all.clone() }, 9), ["failed", "failed"]);
+    assert_eq!(find(Query { until: since, ..all.clone() }, 1), ["29"]);
+    let version = Some("9".to_owned());
+    let query = Query { version, columns: vec![Pattern::new("time")], ..all };
+    let rows = runtime.block_on(newest(&folder.store(), &query, 9)).unwrap();
+    assert_eq!((rows.num_rows(), rows.num_columns()), (0, 1));
 }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json as value};
 
 use super::change::Why;
-use super::extract::{Change, Json, Look, Names, access};
+use super::extract::{Change, Json, Look, Names, access, registry};
 use super::{Answer, json};
 use crate::error::Failure;
 use crate::{Access, Api, Recorded};
@@ -214,7 +214,7 @@ pub(super) enum Givens {
 
 /// Takes feedback; what was acknowledged before one that is refused stays.
 pub(super) async fn feedback(
-    Look(registry): Look,
+    State(api): State<Arc<Api>>,
     Names(model): Names<String>,
     Json(given): Json<Givens>,
 ) -> Answer {
@@ -227,10 +227,33 @@ pub(super) async fn feedback(
         }
     };
     let checked = given.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
-    registry.give_feedback(&model, &checked).await?;
+    keep(&api, &model, &checked).await?;
     let mut answer = json(&value!({ "accepted": checked.len() }));
     *answer.status_mut() = StatusCode::ACCEPTED;
     Ok(answer)
+}
+
+/// Gives feedback to the rollout, if one is under way, and to the prediction log, if there is one.
+async fn keep(api: &Api, model: &str, given: &[Feedback]) -> Result<(), Failure> {
+    let log = api.feedback.as_ref();
+    if api.registry.is_some() || log.is_none() {
+        let registry = registry(access(api)?)?;
+        match registry.give_feedback(model, given).await {
+            // The log has a use for it all the same.
+            Err(error) if log.is_some() && error.code() == ErrorCode::FailedPrecondition => {}
+            other => other?,
+        }
+    }
+    let Some(log) = log else { return Ok(()) };
+    // Only of what is served: callers' names must not make folders.
+    api.serving.check(model, None)?;
+    match log(model, given) {
+        true => Ok(()),
+        false => Err(Failure::new(
+            ErrorCode::ResourceExhausted,
+            format!("too much feedback on \"{model}\" waits to be logged; send it again later"),
+        )),
+    }
 }
 
 fn checked(given: Value) -> Result<Feedback, Failure> {
