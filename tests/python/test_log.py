@@ -267,7 +267,7 @@ class Log(unittest.TestCase):
         self.verb("show", "add", "--format", "parquet", "--output", out, "--since", "1h")
         self.assertEqual(len(pd.read_parquet(out)), 30)
         self.assertEqual(self.verb("show", "add", "--until", "1h", "--format", "json"), "")
-        self.assertEqual(self.verb("show", "add", "--version", "2", "--format", "json"), "")
+        self.assertEqual(self.verb("show", "add", "--model-version", "2", "--format", "json"), "")
         self.assertIn("it has add", self.verb("show", "other", code=1))
         self.assertIn("neither how long ago", self.verb("show", "add", "--since", "x", code=2))
         listed = self.verb("files").split()

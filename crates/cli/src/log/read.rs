@@ -57,7 +57,7 @@ pub struct Chosen {
     until: Option<Timestamp>,
     /// Only what this version answered
     #[arg(long, value_name = "VERSION")]
-    version: Option<String>,
+    model_version: Option<String>,
     #[command(flatten)]
     place: Place,
 }
@@ -67,7 +67,7 @@ impl Chosen {
         Query {
             since: self.since,
             until: self.until,
-            version: self.version.clone(),
+            version: self.model_version.clone(),
             ..Query::of(&self.model)
         }
     }

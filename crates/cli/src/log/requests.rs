@@ -36,7 +36,7 @@ pub async fn newest(store: &Store, query: &Query, count: usize) -> Result<Vec<Va
                 "requests of \"{}\" cannot be asked again: the log does not have {hidden} as it was",
                 query.model
             ))
-            .help("choose files from before the rule, or another version: --until, --version"));
+            .help("choose files from before the rule, or another version: --until, --model-version"));
         }
         let text = note(store, file, gather::SIGNATURE).await?;
         let signature = text.and_then(|text| serde_json::from_str::<Signature>(&text).ok());

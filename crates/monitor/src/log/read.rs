@@ -224,7 +224,7 @@ pub fn union(schemas: impl Iterator<Item = SchemaRef>) -> Result<SchemaRef, Erro
             Some(known) => {
                 return Err(Error(format!(
                     "the column \"{}\" is {} in some versions and {} in others; choose one with \
-                     --version, or other columns",
+                     --model-version, or other columns",
                     field.name(),
                     known.data_type(),
                     field.data_type()
