@@ -55,7 +55,6 @@ pub struct Api {
     pub tracer: Option<Tracer>,
     /// What is known of the drift of models, if it is watched.
     pub drift: Option<Drift>,
-
     /// Where feedback is kept besides, if anywhere.
     pub feedback: Option<KeepFeedback>,
     /// Names and limits.

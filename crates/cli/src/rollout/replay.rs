@@ -145,8 +145,7 @@ async fn answer(
     let (control, options) =
         (Arc::new(Refusing("this server only replays")), ApiOptions::default());
     let (registry, aliases, alerts, tracer, drift, feedback) = (None, None, None, None, None, None);
-    let api =
-        Api { serving, control, registry, aliases, alerts, tracer, drift, feedback, options };
+    let api = Api { serving, control, registry, aliases, alerts, tracer, drift, feedback, options };
     let (stop, stopped) = watch::channel(false);
     let until = async move {
         let mut stopped = stopped;
