@@ -78,7 +78,9 @@ class Metrics(prometheus.Served):
             models.save(folder, "add", models.add())
             arguments = [folder, "--metrics-listen", "127.0.0.1:0"]
             with harness.Server(arguments) as server:
-                said = next(json.loads(line) for line in server.lines if "scrapes" in line)
+                said = lambda: next(json.loads(line) for line in server.lines if "scrapes" in line)
+                harness.wait_until(said, server)
+                said = said()
                 address = said["address"].split("/")[2]
                 self.assertIn("modelyard_build_info", prometheus.scrape(address))
                 with self.assertRaises(urllib.error.HTTPError) as caught:

@@ -3,10 +3,11 @@
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use jiff::Timestamp;
@@ -343,7 +344,8 @@ impl<'a> Rows<'a> {
         match self.format {
             Format::Table => {
                 let options = FormatOptions::default();
-                let columns = formatters(batch, &options)?;
+                let batch = in_offsets(batch)?;
+                let columns = formatters(&batch, &options)?;
                 let Some(table) = &mut self.table else { return Ok(()) };
                 for row in 0..batch.num_rows() {
                     let cells = columns.iter().map(|column| short(column.value(row).to_string()));
@@ -386,6 +388,20 @@ impl<'a> Rows<'a> {
         }
         Ok(self.output.flush()?)
     }
+}
+
+/// The same with times at an offset, which can be shown without a table of the world's time zones.
+fn in_offsets(batch: &RecordBatch) -> Result<RecordBatch, Failure> {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+        let times = column.as_primitive_opt::<TimestampMicrosecondType>();
+        let column: ArrayRef = match times {
+            Some(times) => Arc::new(times.clone().with_timezone("+00:00")),
+            None => column.clone(),
+        };
+        (field.name().clone(), column)
+    });
+    Ok(RecordBatch::try_from_iter(columns)?)
 }
 
 fn formatters<'a>(
