@@ -4,11 +4,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use model::ErrorCode;
 use serde_json::{Value, json};
 use serving::{Measures, SCHEMA, Serving};
-
-/// Failures that the server is to blame for.
-const TO_BLAME: [&str; 4] = ["INTERNAL", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"];
 
 /// Writes lines again and again for as long as it runs.
 pub async fn write(serving: Serving, every: Duration) {
@@ -46,10 +44,11 @@ struct Count {
 impl Count {
     fn of(measures: &Measures) -> Self {
         let mut count = Self::default();
+        let to_blame = ErrorCode::TO_BLAME.map(ErrorCode::as_str);
         for (_, code, requests) in &measures.requests {
             match *code {
                 "OK" => count.answered += requests,
-                code if TO_BLAME.contains(&code) => count.failed += requests,
+                code if to_blame.contains(&code) => count.failed += requests,
                 _ => count.others += requests,
             }
         }

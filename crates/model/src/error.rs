@@ -32,6 +32,10 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// How requests end that the server is to blame for; others failed by their callers.
+    pub const TO_BLAME: [Self; 4] =
+        [Self::Internal, Self::Unavailable, Self::ResourceExhausted, Self::DeadlineExceeded];
+
     /// The code's name as gRPC and Google's error model write it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -4,17 +4,9 @@ use api::metrics::bound;
 use api::metrics::table::{LATENCY, REQUESTS};
 use model::ErrorCode;
 
-/// How requests end that the server is to blame for; others failed by their callers.
-pub const TO_BLAME: [ErrorCode; 4] = [
-    ErrorCode::Internal,
-    ErrorCode::Unavailable,
-    ErrorCode::ResourceExhausted,
-    ErrorCode::DeadlineExceeded,
-];
-
-/// The codes of [`TO_BLAME`], as a regular expression.
+/// The codes of failures that the server is to blame for, as a regular expression.
 pub fn blamed() -> String {
-    TO_BLAME.map(ErrorCode::as_str).join("|")
+    ErrorCode::TO_BLAME.map(ErrorCode::as_str).join("|")
 }
 
 /// Failures a second that the server is to blame for, by model.

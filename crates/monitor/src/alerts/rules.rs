@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 use jiff::fmt::serde::duration::friendly::compact;
+use model::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 use super::notifier::Notifier;
@@ -416,9 +417,6 @@ impl Rule {
 const BURNS: [(i64, i64, f64, &str); 3] =
     [(60, 5, 14.4, "critical"), (6 * 60, 30, 6.0, "critical"), (72 * 60, 6 * 60, 1.0, "warning")];
 
-/// How requests end that the server is to blame for; others failed by their callers.
-const TO_BLAME: &str = "INTERNAL|UNAVAILABLE|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED";
-
 impl Slo {
     fn check(&self) -> Result<(), String> {
         if self.name.is_empty() {
@@ -452,8 +450,9 @@ impl Slo {
             let mut only = BTreeMap::from([("model".to_owned(), self.models.clone())]);
             let mut part = BTreeMap::new();
             if self.latency.is_none() {
-                only.insert("code".to_owned(), format!("OK|{TO_BLAME}"));
-                part.insert("code".to_owned(), TO_BLAME.to_owned());
+                let to_blame = ErrorCode::TO_BLAME.map(ErrorCode::as_str).join("|");
+                only.insert("code".to_owned(), format!("OK|{to_blame}"));
+                part.insert("code".to_owned(), to_blame);
             }
             Rule {
                 name: format!("{}-{}h", self.name, long / 60),
