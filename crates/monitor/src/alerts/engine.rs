@@ -207,45 +207,36 @@ impl Engine {
         self.problems.clear();
         let mut seen = BTreeSet::new();
         for (rule, judge) in &mut self.all {
-            let found = match &rule.event {
+            let found;
+            let judged: Vec<(Place<'_>, Judged)> = match &rule.event {
                 Some(name) => {
                     let happened = events.iter().filter(|event| event.name == *name);
                     let happened = happened.filter(|event| matches(&rule.only, &event.labels));
-                    for event in happened {
-                        let place = Place { rule, labels: &event.labels, text: &event.text };
-                        let key = place.key();
-                        outcome.changed |=
-                            self.state.advance(place, Some((true, None)), now, passed);
-                        outcome.orders.extend(self.state.orders(rule, &key, now));
-                        seen.insert(key);
-                    }
-                    continue;
+                    happened
+                        .map(|event| Place::new(rule, &event.labels, &event.text))
+                        .map(|place| (place, Some((true, None))))
+                        .collect()
                 }
-                None => match judge.judge(rule, &by_metric, now) {
-                    Ok(found) => found,
-                    Err(problem) => {
-                        self.problems.insert(rule.name.clone(), problem);
-                        continue;
-                    }
-                },
+                None => {
+                    found = match judge.judge(rule, &by_metric, now) {
+                        Ok(found) => found,
+                        Err(problem) => {
+                            self.problems.insert(rule.name.clone(), problem);
+                            continue;
+                        }
+                    };
+                    let judge = |(labels, found)| {
+                        let place = Place::new(rule, labels, "");
+                        let fires = self.state.fires(&place.key);
+                        (place, verdict(rule, found, fires))
+                    };
+                    found.iter().map(judge).collect()
+                }
             };
-            for (labels, found) in &found {
-                let place = Place { rule, labels, text: "" };
-                let key = place.key();
-                let fires =
-                    self.state.alerts.get(&key).is_some_and(|alert| alert.stage == Stage::Firing);
-                let judged = match found {
-                    Found::Number(value) => Some((is_wrong(rule, *value, fires), Some(*value))),
-                    Found::Partly(value) => {
-                        let wrong = is_wrong(rule, *value, fires);
-                        // That it is over cannot be seen yet.
-                        (wrong || !fires).then_some((wrong, Some(*value)))
-                    }
-                    Found::TooFew => None,
-                };
-                outcome.changed |= self.state.advance(place, judged, now, passed);
-                outcome.orders.extend(self.state.orders(rule, &key, now));
-                seen.insert(key);
+            for (place, judged) in judged {
+                outcome.changed |= self.state.advance(&place, judged, now, passed);
+                outcome.orders.extend(self.state.orders(&place, now));
+                seen.insert(place.key);
             }
         }
         outcome.changed |= self.end_unseen(&seen, now, passed);
@@ -312,31 +303,47 @@ impl Engine {
     }
 }
 
+/// Whether things are wrong, and the number that says so; nothing where nothing is known.
+type Judged = Option<(bool, Option<f64>)>;
+
+fn verdict(rule: &Rule, found: &Found, fires: bool) -> Judged {
+    match found {
+        Found::Number(value) => Some((is_wrong(rule, *value, fires), Some(*value))),
+        Found::Partly(value) => {
+            let wrong = is_wrong(rule, *value, fires);
+            // That it is over cannot be seen yet.
+            (wrong || !fires).then_some((wrong, Some(*value)))
+        }
+        Found::TooFew => None,
+    }
+}
+
 /// A rule and one of its groups.
 struct Place<'a> {
     rule: &'a Rule,
     labels: &'a Labels,
     /// What is to be said of it.
     text: &'a str,
+    /// The labels of its alert.
+    all: Labels,
+    /// Its alert's fingerprint.
+    key: String,
 }
 
-impl Place<'_> {
-    fn labels(&self) -> Labels {
-        let mut labels = self.labels.clone();
-        labels.extend(self.rule.labels.clone());
-        labels.insert("alertname".to_owned(), self.rule.name.clone());
-        let severity = self.rule.severity.as_deref().unwrap_or("warning");
-        labels.insert("severity".to_owned(), severity.to_owned());
-        labels
-    }
-
-    fn key(&self) -> String {
+impl<'a> Place<'a> {
+    fn new(rule: &'a Rule, labels: &'a Labels, text: &'a str) -> Self {
         use std::hash::Hasher;
+        let mut all = labels.clone();
+        all.extend(rule.labels.clone());
+        all.insert("alertname".to_owned(), rule.name.clone());
+        let severity = rule.severity.as_deref().unwrap_or("warning");
+        all.insert("severity".to_owned(), severity.to_owned());
         let mut hasher = twox_hash::XxHash64::with_seed(0);
-        for (label, value) in self.labels() {
+        for (label, value) in &all {
             hasher.write(format!("{label:?}={value:?},").as_bytes());
         }
-        format!("{:016x}", hasher.finish())
+        let key = format!("{:016x}", hasher.finish());
+        Self { rule, labels, text, all, key }
     }
 
     fn summary(&self, value: Option<f64>) -> String {
@@ -354,33 +361,35 @@ impl Place<'_> {
 }
 
 impl State {
-    /// Moves an alert on: whether things are wrong, or nothing is known. Says whether it has entered
-    /// another stage.
+    fn fires(&self, key: &str) -> bool {
+        self.alerts.get(key).is_some_and(|alert| alert.stage == Stage::Firing)
+    }
+
+    /// Moves an alert on. Says whether it has entered another stage.
     fn advance(
         &mut self,
-        place: Place<'_>,
-        judged: Option<(bool, Option<f64>)>,
+        place: &Place<'_>,
+        judged: Judged,
         now: Timestamp,
         passed: SignedDuration,
     ) -> bool {
-        let key = place.key();
-        let rule = place.rule;
+        let (key, rule) = (&place.key, place.rule);
         let Some((true, value)) = judged else {
-            let Some(alert) = self.alerts.get(&key) else { return false };
+            let Some(alert) = self.alerts.get(key) else { return false };
             let keep = match judged {
                 None if alert.stage == Stage::Firing => rule.keep.max(BLIND),
                 _ => rule.keep,
             };
-            return self.ends(&key, keep, now, passed);
+            return self.ends(key, keep, now, passed);
         };
-        let is_known = self.alerts.get(&key).is_some_and(|alert| alert.stage != Stage::Resolved);
+        let is_known = self.alerts.get(key).is_some_and(|alert| alert.stage != Stage::Resolved);
         if !is_known {
-            if self.alerts.len() >= MOST && !self.alerts.contains_key(&key) {
+            if self.alerts.len() >= MOST && !self.alerts.contains_key(key) {
                 return false;
             }
             let alert = Alert {
                 fingerprint: key.clone(),
-                labels: place.labels(),
+                labels: place.all.clone(),
                 stage: Stage::Pending,
                 since: now,
                 fired: None,
@@ -393,7 +402,7 @@ impl State {
             };
             self.alerts.insert(key.clone(), alert);
         }
-        let alert = self.alerts.get_mut(&key).expect("it was put there");
+        let alert = self.alerts.get_mut(key).expect("it was put there");
         alert.value = value;
         alert.summary = place.summary(value);
         match alert.stage {
@@ -450,8 +459,9 @@ impl State {
     }
 
     /// What an alert wants done that has just fired.
-    fn orders(&self, rule: &Rule, key: &str, now: Timestamp) -> Vec<Order> {
-        let Some(alert) = self.alerts.get(key).filter(|alert| alert.fired == Some(now)) else {
+    fn orders(&self, place: &Place<'_>, now: Timestamp) -> Vec<Order> {
+        let Some(alert) = self.alerts.get(&place.key).filter(|alert| alert.fired == Some(now))
+        else {
             return Vec::new();
         };
         let Some(model) = alert.labels.get("model") else { return Vec::new() };
@@ -460,9 +470,9 @@ impl State {
             model: model.clone(),
             version: alert.labels.get("version").cloned(),
             why: alert.summary.clone(),
-            alert: rule.name.clone(),
+            alert: place.rule.name.clone(),
         };
-        rule.act.iter().map(order).collect()
+        place.rule.act.iter().map(order).collect()
     }
 
     /// Says which alerts are kept quiet, and by what.
@@ -496,18 +506,13 @@ impl State {
     fn messages(&mut self, rules: &Rules, now: Timestamp) -> Vec<Message> {
         let mut firing: BTreeMap<(String, Labels), BTreeSet<String>> = BTreeMap::new();
         for alert in self.alerts.values() {
-            if alert.stage == Stage::Firing && alert.quiet.is_empty() {
-                for to in receivers(rules, &alert.labels) {
-                    let of = firing.entry((to, group_of(rules, &alert.labels))).or_default();
-                    of.insert(alert.fingerprint.clone());
-                }
-            }
-        }
-        // Groups that have been told of alerts and have none now.
-        for alert in self.alerts.values() {
+            let is_said = alert.stage == Stage::Firing && alert.quiet.is_empty();
             for to in receivers(rules, &alert.labels) {
                 let group = (to, group_of(rules, &alert.labels));
-                if self.groups.contains_key(&name_of(&group)) {
+                if is_said {
+                    firing.entry(group).or_default().insert(alert.fingerprint.clone());
+                } else if self.groups.contains_key(&name_of(&group)) {
+                    // It has been told of alerts, and may have none now.
                     firing.entry(group).or_default();
                 }
             }
