@@ -9,6 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType as ArrowType, Float64Type};
 use model::Signature;
+use monitor::drift::short;
 use monitor::profile::{Builder, Column, Input, Kind, Matched, Origin, Profile, Value};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -252,23 +253,6 @@ pub fn line(column: &Column) -> String {
 
 fn part(of: u64, total: u64) -> String {
     format!("{} %", short(100.0 * of as f64 / total.max(1) as f64))
-}
-
-/// Four digits that count.
-fn short(number: f64) -> String {
-    let size = number.abs();
-    match number {
-        _ if size == 0.0 => "0".to_owned(),
-        _ if !(1e-4..1e9).contains(&size) => format!("{number:.3e}"),
-        _ => {
-            let decimals = (3 - size.log10().floor() as i32).max(0) as usize;
-            let text = format!("{number:.decimals$}");
-            match text.contains('.') {
-                true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-                false => text,
-            }
-        }
-    }
 }
 
 #[cfg(test)]
