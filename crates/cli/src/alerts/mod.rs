@@ -11,12 +11,11 @@ use monitor::alerts::{Alert, Desk, Message, Rules, Sample, Stage, Value as Numbe
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::Failure;
 use crate::http::{Answer, Endpoint};
-use crate::oip::connect;
 use crate::registry::{print_json, shown, who};
 use crate::table::Table;
 use crate::units::parse_duration;
+use crate::{Failure, oip};
 
 pub use watch::watch;
 
@@ -151,7 +150,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Verb::Silence(args) => silence(&args),
         Verb::Silences(args) => silences(&args.server),
         Verb::Unsilence(args) => {
-            let path = format!("/v2/alerts/silences/{}", crate::oip::escape(&args.id));
+            let path = format!("/v2/alerts/silences/{}", oip::escape(&args.id));
             args.server.ask("DELETE", &path, None)?;
             Ok(())
         }
@@ -192,21 +191,18 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let answer = runtime.block_on(async {
             let asked = async {
-                let mut connection = connect(&endpoint).await?;
-                let answer = connection.answer(&request).await;
-                answer.map_err(|broken| Failure::new(format!("{endpoint}: {broken}")))
+                let mut connection = oip::connect(&endpoint).await?;
+                connection.answer(&request).await.map_err(oip::broken(&endpoint))
             };
             match tokio::time::timeout(PATIENCE, asked).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Failure::new(format!("{endpoint}: no answer within {PATIENCE:?}"))),
             }
         })?;
-        if (200..300).contains(&answer.status) {
-            return Ok(answer);
+        match answer.status {
+            200..300 => Ok(answer),
+            _ => Err(Failure::new(oip::refusal(&answer))),
         }
-        let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let said = said["error"].as_str().unwrap_or("it does not say why").to_owned();
-        Err(Failure::new(format!("{endpoint} answered {}: {said}", answer.status)))
     }
 }
 
