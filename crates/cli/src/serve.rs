@@ -126,18 +126,17 @@ async fn serve(
             (serving, Arc::new(Refusing(FOLLOWS)), Some(presence))
         }
     };
-    let registry = match &presence {
-        Some(presence) => {
-            let registry = presence.registry.clone();
+    let connected = presence.as_ref().map(|presence| presence.registry.clone());
+    let registry = match connected.clone() {
+        Some(registry) => {
             let limits = (config.model_control, config.upload_bytes);
             Some(registry::access(registry, engines.clone(), limits)?)
         }
         None => None,
     };
-    let profiles = presence.as_ref().map(|presence| presence.registry.clone());
     let drifts = config
         .drift
-        .map(|settings| Drifts::watch(&watching, settings, profiles, config.drift_state.clone()));
+        .map(|settings| Drifts::watch(&watching, settings, connected.clone(), config.drift_state));
     let drift = drifts.as_ref().map(Drifts::report);
     let aliases = presence.as_ref().map(|presence| presence.aliases.clone());
     let tracer = telemetry.map(|(exporter, plan)| Tracer {
@@ -157,8 +156,7 @@ async fn serve(
         feedback: logging.as_ref().map(Logging::feedback),
         options: config.api,
     };
-    let told = presence.as_ref().map(|presence| presence.registry.clone());
-    tokio::spawn(crate::alerts::watch(desk, api.clone(), told));
+    tokio::spawn(crate::alerts::watch(desk, api.clone(), connected));
     if let Some((exporter, plan)) = telemetry {
         let (api, histograms) = (api.clone(), plan.histograms);
         exporter.measure(Arc::new(move || api.facts().otlp(histograms)));
